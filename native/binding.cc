@@ -1,0 +1,343 @@
+// Node-API face of the backend: buffers, file mappings, programs. Arguments come from src/backend/native.ts alone,
+// which has checked them; what is checked again here is what could corrupt memory.
+#include <node_api.h>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "program.h"
+
+namespace {
+
+using namespace farthing;
+
+struct Failure {
+  std::string message;
+};
+
+void check(napi_env env, napi_status status) {
+  if (status == napi_ok) return;
+  const napi_extended_error_info* info = nullptr;
+  napi_get_last_error_info(env, &info);
+  throw Failure{info && info->error_message ? info->error_message : "Node-API call failed"};
+}
+
+// Turns a C++ failure into a JavaScript exception.
+template <class Body>
+napi_value guarded(napi_env env, Body body) {
+  try {
+    return body();
+  } catch (const Failure& failure) {
+    bool pending = false;
+    napi_is_exception_pending(env, &pending);
+    if (!pending) napi_throw_error(env, nullptr, failure.message.c_str());
+    return nullptr;
+  }
+}
+
+template <size_t N>
+void arguments(napi_env env, napi_callback_info info, napi_value (&values)[N]) {
+  size_t count = N;
+  check(env, napi_get_cb_info(env, info, &count, values, nullptr, nullptr));
+  if (count < N) throw Failure{"too few arguments"};
+}
+
+std::string text(napi_env env, napi_value value) {
+  size_t length = 0;
+  check(env, napi_get_value_string_utf8(env, value, nullptr, 0, &length));
+  std::string result(length, '\0');
+  check(env, napi_get_value_string_utf8(env, value, result.data(), length + 1, &length));
+  return result;
+}
+
+int64_t integer(napi_env env, napi_value value) {
+  int64_t result = 0;
+  check(env, napi_get_value_int64(env, value, &result));
+  return result;
+}
+
+napi_value property(napi_env env, napi_value object, const char* name) {
+  napi_value value;
+  check(env, napi_get_named_property(env, object, name, &value));
+  return value;
+}
+
+napi_value element(napi_env env, napi_value array, uint32_t index) {
+  napi_value value;
+  check(env, napi_get_element(env, array, index, &value));
+  return value;
+}
+
+uint32_t length(napi_env env, napi_value array) {
+  uint32_t count = 0;
+  check(env, napi_get_array_length(env, array, &count));
+  return count;
+}
+
+struct Mapping {
+  void* address;
+  size_t bytes;
+};
+
+void unmap(napi_env, void*, void* hint) {
+  auto* mapping = static_cast<Mapping*>(hint);
+  munmap(mapping->address, mapping->bytes);
+  delete mapping;
+}
+
+napi_value as_array_buffer(napi_env env, void* address, size_t bytes) {
+  napi_value result;
+  check(env, napi_create_external_arraybuffer(env, address, bytes, unmap, new Mapping{address, bytes}, &result));
+  return result;
+}
+
+// allocate(bytes): zeroed, page-aligned memory outside the JavaScript heap, in large pages where the system has them.
+napi_value allocate(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    napi_value args[1];
+    arguments(env, info, args);
+    const int64_t bytes = integer(env, args[0]);
+    if (bytes <= 0) throw Failure{"allocate: bytes must be positive"};
+    void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address == MAP_FAILED) throw Failure{"out of memory: " + std::to_string(bytes) + " bytes wanted"};
+#ifdef MADV_HUGEPAGE
+    if (bytes >= (4 << 20)) madvise(address, bytes, MADV_HUGEPAGE);
+#endif
+    return as_array_buffer(env, address, bytes);
+  });
+}
+
+// mapFile(path): the file's bytes, mapped privately (writes never reach the file).
+napi_value map_file(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    napi_value args[1];
+    arguments(env, info, args);
+    const std::string path = text(env, args[0]);
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) throw Failure{path + ": " + std::strerror(errno)};
+    struct stat status;
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
+      close(file);
+      throw Failure{path + ": not a file with content"};
+    }
+    void* address = mmap(nullptr, status.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    close(file);
+    if (address == MAP_FAILED) throw Failure{path + ": " + std::strerror(errno)};
+    return as_array_buffer(env, address, status.st_size);
+  });
+}
+
+struct Program {
+  std::vector<Op> ops;
+  std::vector<napi_ref> buffers;  // keeps the memory alive that the views point into
+  bool running = false;
+};
+
+const KernelEntry* kernel_table = nullptr;
+
+Kernel find_kernel(const std::string& name) {
+  for (const KernelEntry* entry = kernel_table; entry->name; ++entry)
+    if (name == entry->name) return entry->kernel;
+  throw Failure{"unknown kernel \"" + name + "\""};
+}
+
+// The address of `bytes` bytes from `offset` in an ArrayBuffer, checked to lie inside it.
+void* inside(napi_env env, napi_value buffer, int64_t offset, int64_t bytes) {
+  void* data = nullptr;
+  size_t size = 0;
+  check(env, napi_get_arraybuffer_info(env, buffer, &data, &size));
+  if (offset < 0 || bytes < 0 || static_cast<size_t>(offset + bytes) > size)
+    throw Failure{"view of " + std::to_string(bytes) + " bytes at " + std::to_string(offset) + " exceeds its buffer of " +
+                  std::to_string(size)};
+  return static_cast<uint8_t*>(data) + offset;
+}
+
+View parse_view(napi_env env, napi_value value) {
+  napi_valuetype type;
+  check(env, napi_typeof(env, value, &type));
+  if (type == napi_null) return View{};
+  View view;
+  const auto number = [&](const char* name) { return integer(env, property(env, value, name)); };
+  view.data = inside(env, property(env, value, "buffer"), number("byteOffset"), number("bytes"));
+  view.stride = number("stride");
+  view.cols = static_cast<int32_t>(number("cols"));
+  view.axis = static_cast<int32_t>(number("axis"));
+  view.times = static_cast<int32_t>(number("times"));
+  view.dtype = static_cast<DType>(number("dtype"));
+  const napi_value scales = property(env, value, "scales");
+  check(env, napi_typeof(env, scales, &type));
+  if (type == napi_object) {
+    const auto scale_number = [&](const char* name) { return integer(env, property(env, scales, name)); };
+    view.scales = static_cast<const float*>(
+        inside(env, property(env, scales, "buffer"), scale_number("byteOffset"), scale_number("bytes")));
+  }
+  return view;
+}
+
+void free_program(napi_env env, void* data, void*) {
+  auto* program = static_cast<Program*>(data);
+  for (napi_ref ref : program->buffers) napi_delete_reference(env, ref);
+  delete program;
+}
+
+// createProgram(ops, buffers): see PreparedOp in src/backend/native.ts.
+napi_value create_program(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    napi_value args[2];
+    arguments(env, info, args);
+    auto program = std::make_unique<Program>();
+    const uint32_t ops = length(env, args[0]);
+    for (uint32_t i = 0; i < ops; ++i) {
+      napi_handle_scope scope;
+      check(env, napi_open_handle_scope(env, &scope));
+      const napi_value source = element(env, args[0], i);
+      Op op;
+      op.kernel = find_kernel(text(env, property(env, source, "kernel")));
+      const napi_value views = property(env, source, "views");
+      for (uint32_t v = 0, n = length(env, views); v < n; ++v) op.views.push_back(parse_view(env, element(env, views, v)));
+      const napi_value scalars = property(env, source, "scalars");
+      for (uint32_t s = 0, n = length(env, scalars); s < n; ++s) {
+        double scalar = 0;
+        check(env, napi_get_value_double(env, element(env, scalars, s), &scalar));
+        op.scalars.push_back(scalar);
+      }
+      program->ops.push_back(std::move(op));
+      check(env, napi_close_handle_scope(env, scope));
+    }
+    for (uint32_t b = 0, n = length(env, args[1]); b < n; ++b) {
+      napi_ref ref;
+      check(env, napi_create_reference(env, element(env, args[1], b), 1, &ref));
+      program->buffers.push_back(ref);
+    }
+    napi_value result;
+    check(env, napi_create_external(env, program.release(), free_program, nullptr, &result));
+    return result;
+  });
+}
+
+struct Run {
+  Program* program;
+  int64_t lengths[kAxes];
+  napi_deferred deferred;
+  napi_async_work work;
+  napi_ref keep;  // the program, while it runs
+};
+
+// runProgram(program, lengths): a promise, kept when every op is done. The event loop stays free.
+napi_value run_program(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    napi_value args[2];
+    arguments(env, info, args);
+    auto run = std::make_unique<Run>();
+    check(env, napi_get_value_external(env, args[0], reinterpret_cast<void**>(&run->program)));
+    if (run->program->running) throw Failure{"the program is already running"};
+    for (uint32_t axis = 0; axis < kAxes; ++axis) run->lengths[axis] = integer(env, element(env, args[1], axis));
+    napi_value promise, name;
+    check(env, napi_create_promise(env, &run->deferred, &promise));
+    check(env, napi_create_string_utf8(env, "farthing.run", NAPI_AUTO_LENGTH, &name));
+    check(env, napi_create_reference(env, args[0], 1, &run->keep));
+    check(env, napi_create_async_work(
+                   env, nullptr, name,
+                   [](napi_env, void* data) {
+                     auto* r = static_cast<Run*>(data);
+                     execute(r->program->ops, r->lengths);
+                   },
+                   [](napi_env e, napi_status, void* data) {
+                     std::unique_ptr<Run> r(static_cast<Run*>(data));
+                     r->program->running = false;
+                     napi_value undefined;
+                     napi_get_undefined(e, &undefined);
+                     napi_resolve_deferred(e, r->deferred, undefined);
+                     napi_delete_reference(e, r->keep);
+                     napi_delete_async_work(e, r->work);
+                   },
+                   run.get(), &run->work));
+    run->program->running = true;
+    check(env, napi_queue_async_work(env, run->work));
+    run.release();
+    return promise;
+  });
+}
+
+napi_value set_thread_count(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    napi_value args[1];
+    arguments(env, info, args);
+    const int64_t count = integer(env, args[0]);
+    if (count < 1 || count > 1024) throw Failure{"threads must be 1 to 1024, found " + std::to_string(count)};
+    set_threads(static_cast<int>(count));
+    return nullptr;
+  });
+}
+
+// peakBytes(): the most memory this process has held, in bytes.
+napi_value peak_bytes(napi_env env, napi_callback_info) {
+  return guarded(env, [&] {
+    rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    napi_value result;
+    check(env, napi_create_double(env, usage.ru_maxrss * 1024.0, &result));
+    return result;
+  });
+}
+
+struct InstructionSet {
+  const char* name;
+  const KernelEntry* (*table)();
+  bool (*supported)();
+};
+
+const InstructionSet instruction_sets[] = {
+#if defined(__x86_64__)
+    {"avx512", kernels_avx512,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+     }},
+    {"avx2", kernels_avx2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#endif
+    {"plain", kernels_plain, [] { return true; }},
+};
+
+// useInstructionSet(name | ""): chooses the kernels, the best this processor has if the name is empty; returns the name.
+napi_value use_instruction_set(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    napi_value args[1];
+    arguments(env, info, args);
+    const std::string wanted = text(env, args[0]);
+    for (const InstructionSet& set : instruction_sets) {
+      if (!wanted.empty() && wanted != set.name) continue;
+      if (set.supported()) {
+        kernel_table = set.table();
+        napi_value result;
+        check(env, napi_create_string_utf8(env, set.name, NAPI_AUTO_LENGTH, &result));
+        return result;
+      }
+      if (!wanted.empty()) throw Failure{"this processor has no " + wanted};
+    }
+    throw Failure{"unknown instruction set \"" + wanted + "\": expected avx512, avx2 or plain"};
+  });
+}
+
+}  // namespace
+
+NAPI_MODULE_INIT() {
+  const napi_property_descriptor functions[] = {
+      {"allocate", nullptr, allocate, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"mapFile", nullptr, map_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"createProgram", nullptr, create_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"runProgram", nullptr, run_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"setThreads", nullptr, set_thread_count, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"peakBytes", nullptr, peak_bytes, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"useInstructionSet", nullptr, use_instruction_set, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+  };
+  napi_define_properties(env, exports, sizeof(functions) / sizeof(functions[0]), functions);
+  return exports;
+}

@@ -1,0 +1,29 @@
+// All kernels, compiled once for each instruction set (see Makefile: -DFARTHING_ISA=avx512|avx2|plain).
+// Everything but the table lives in a namespace of its own, so that no two compilations share a function.
+#include "program.h"
+
+#include <cmath>
+#include <cstring>
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+namespace farthing {
+namespace FARTHING_ISA {
+#include "kernels/simd.h"
+//
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/experts.h"
+#include "kernels/linear.h"
+#include "kernels/loss.h"
+#include "kernels/optimizer.h"
+#include "kernels/pack.h"
+
+static const KernelEntry table[] = {ATTENTION_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS LINEAR_KERNELS LOSS_KERNELS
+                                        OPTIMIZER_KERNELS PACK_KERNELS{nullptr, nullptr}};
+}  // namespace FARTHING_ISA
+
+const KernelEntry* JOIN(kernels_, FARTHING_ISA)() { return FARTHING_ISA::table; }
+
+}  // namespace farthing

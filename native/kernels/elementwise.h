@@ -1,0 +1,1 @@
+#define ELEMENTWISE_KERNELS

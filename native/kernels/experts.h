@@ -1,0 +1,1 @@
+#define EXPERT_KERNELS

@@ -1,0 +1,1 @@
+#define LINEAR_KERNELS

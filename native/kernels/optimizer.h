@@ -1,0 +1,1 @@
+#define OPTIMIZER_KERNELS

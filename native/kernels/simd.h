@@ -1,0 +1,173 @@
+// Sixteen floats at a time on every instruction set. Kernels use these names only.
+// Reductions add in one fixed tree, so a result depends on the instruction set and on nothing else.
+#if defined(FARTHING_avx512) || defined(FARTHING_avx2)
+#include <immintrin.h>
+#endif
+
+constexpr int kLanes = 16;
+
+#if defined(FARTHING_avx512)
+
+using Vec = __m512;
+static inline Vec zero() { return _mm512_setzero_ps(); }
+static inline Vec splat(float x) { return _mm512_set1_ps(x); }
+static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+static inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+static inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+static inline Vec load_some(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+static inline void store_some(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+static inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+static inline Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+static inline Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+static inline Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+static inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+static inline Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+static inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c
+static inline Vec round_even(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline Vec scale_by_power(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }  // a * 2^n, n integral
+// bf16 memory to floats and back (round to nearest even)
+static inline Vec load_bf16(const uint16_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+static inline void store_bf16(uint16_t* p, Vec v) {
+  _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v));
+}
+
+#elif defined(FARTHING_avx2)
+
+struct Vec {
+  __m256 lo, hi;
+};
+static inline Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+static inline Vec splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+static inline Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline void store(float* p, Vec v) {
+  _mm256_storeu_ps(p, v.lo);
+  _mm256_storeu_ps(p + 8, v.hi);
+}
+static inline Vec load_some(const float* p, int n) {
+  float padded[kLanes] = {};
+  memcpy(padded, p, n * sizeof(float));
+  return load(padded);
+}
+static inline void store_some(float* p, Vec v, int n) {
+  float all[kLanes];
+  store(all, v);
+  memcpy(p, all, n * sizeof(float));
+}
+#define EACH_HALF(op) {op(a.lo, b.lo), op(a.hi, b.hi)}
+static inline Vec add(Vec a, Vec b) { return EACH_HALF(_mm256_add_ps); }
+static inline Vec sub(Vec a, Vec b) { return EACH_HALF(_mm256_sub_ps); }
+static inline Vec mul(Vec a, Vec b) { return EACH_HALF(_mm256_mul_ps); }
+static inline Vec div(Vec a, Vec b) { return EACH_HALF(_mm256_div_ps); }
+static inline Vec max(Vec a, Vec b) { return EACH_HALF(_mm256_max_ps); }
+static inline Vec min(Vec a, Vec b) { return EACH_HALF(_mm256_min_ps); }
+#undef EACH_HALF
+static inline Vec fma(Vec a, Vec b, Vec c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+static inline Vec round_even(Vec a) {
+  constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.lo, mode), _mm256_round_ps(a.hi, mode)};
+}
+static inline __m256 scale_by_power_half(__m256 a, __m256 n) {
+  // two factors, so that exponents from -252 to 254 stay finite on the way
+  const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+  const auto power = [](__m256i e) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
+  };
+  return _mm256_mul_ps(_mm256_mul_ps(a, power(half)), power(_mm256_sub_epi32(whole, half)));
+}
+static inline Vec scale_by_power(Vec a, Vec n) { return {scale_by_power_half(a.lo, n.lo), scale_by_power_half(a.hi, n.hi)}; }
+static inline Vec load_bf16(const uint16_t* p) {
+  const auto widen = [](__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); };
+  return {widen(_mm_loadu_si128((const __m128i*)p)), widen(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+static inline __m256i bf16_bits(__m256 x) {
+  const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
+}
+static inline void store_bf16(uint16_t* p, Vec v) {
+  const __m256i packed = _mm256_packus_epi32(bf16_bits(v.lo), bf16_bits(v.hi));
+  _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(packed, 0xd8));
+}
+
+#else
+
+struct Vec {
+  float lane[kLanes];
+};
+#define EACH_LANE(expression)                                \
+  Vec r;                                                     \
+  for (int i = 0; i < kLanes; ++i) r.lane[i] = (expression); \
+  return r
+static inline Vec splat(float x) { EACH_LANE(x); }
+static inline Vec zero() { return splat(0); }
+static inline Vec load(const float* p) { EACH_LANE(p[i]); }
+static inline void store(float* p, Vec v) { memcpy(p, v.lane, sizeof v.lane); }
+static inline Vec load_some(const float* p, int n) { EACH_LANE(i < n ? p[i] : 0.0f); }
+static inline void store_some(float* p, Vec v, int n) { memcpy(p, v.lane, n * sizeof(float)); }
+static inline Vec add(Vec a, Vec b) { EACH_LANE(a.lane[i] + b.lane[i]); }
+static inline Vec sub(Vec a, Vec b) { EACH_LANE(a.lane[i] - b.lane[i]); }
+static inline Vec mul(Vec a, Vec b) { EACH_LANE(a.lane[i] * b.lane[i]); }
+static inline Vec div(Vec a, Vec b) { EACH_LANE(a.lane[i] / b.lane[i]); }
+static inline Vec max(Vec a, Vec b) { EACH_LANE(a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
+static inline Vec min(Vec a, Vec b) { EACH_LANE(a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]); }
+static inline Vec fma(Vec a, Vec b, Vec c) { EACH_LANE(a.lane[i] * b.lane[i] + c.lane[i]); }
+static inline Vec round_even(Vec a) { EACH_LANE(std::nearbyint(a.lane[i])); }
+static inline Vec scale_by_power(Vec a, Vec n) { EACH_LANE(std::ldexp(a.lane[i], static_cast<int>(n.lane[i]))); }
+static inline float bf16_to_float(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float x;
+  memcpy(&x, &wide, 4);
+  return x;
+}
+static inline uint16_t float_to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if (x != x) return 0x7fc0;
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+static inline Vec load_bf16(const uint16_t* p) { EACH_LANE(bf16_to_float(p[i])); }
+static inline void store_bf16(uint16_t* p, Vec v) {
+  for (int i = 0; i < kLanes; ++i) p[i] = float_to_bf16(v.lane[i]);
+}
+#undef EACH_LANE
+
+#endif
+
+static inline float lane_sum(Vec v) {
+  float x[kLanes];
+  store(x, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) x[i] += x[i + width];
+  return x[0];
+}
+
+static inline float lane_max(Vec v) {
+  float x[kLanes];
+  store(x, v);
+  float most = x[0];
+  for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+}
+
+// e^x within 2 units in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r.
+static inline Vec exp(Vec x) {
+  x = min(max(x, splat(-87.3f)), splat(88.3f));
+  const Vec n = round_even(mul(x, splat(1.44269504f)));
+  Vec r = fma(n, splat(-0.693359375f), x);
+  r = fma(n, splat(2.12194440e-4f), r);
+  Vec p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = add(fma(mul(p, r), r, r), splat(1.0f));
+  return scale_by_power(p, n);
+}
+
+static inline Vec sigmoid(Vec x) { return div(splat(1.0f), add(splat(1.0f), exp(sub(zero(), x)))); }

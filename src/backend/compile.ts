@@ -1,0 +1,140 @@
+/**
+ * From a graph to a program the native backend can run: plans memory, resolves every view to an address,
+ * and hands the whole list over once. Running it again costs one native call.
+ */
+import {
+  AXES,
+  type Axis,
+  DTYPES,
+  ELEMENT_BYTES,
+  type Graph,
+  type Region,
+  type Storage,
+  storageBytes,
+  type Tensor,
+} from './graph.ts';
+import { allocate, createProgram, type PreparedView, runProgram } from './native.ts';
+
+export type Lengths = Readonly<Record<Axis, number>>;
+
+/** A compiled graph. Runs are not reentrant: await one before the next. */
+export interface Program {
+  /** The memory of an `own` or resident tensor, row-major, at its greatest length. */
+  f32(tensor: Tensor): Float32Array;
+  i32(tensor: Tensor): Int32Array;
+  /** @throws RangeError when a length exceeds what the program was compiled for */
+  run(lengths: Partial<Lengths>): Promise<void>;
+  /** Bytes of planned memory: shared temporaries plus `own` tensors. */
+  readonly bytes: number;
+}
+
+const ALIGNMENT = 64;
+const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+
+/** Compiles `graph` for runs of at most `greatest` lengths. Tensors in `keep` are placed even if no op uses them. */
+export function compile(graph: Graph, greatest: Lengths, keep: readonly Tensor[] = []): Program {
+  const bytesOf = (s: Storage) => {
+    const rows = s.rows.axis === null ? s.rows.times : s.rows.times * greatest[s.rows.axis];
+    return storageBytes(s.dtype, rows, s.cols);
+  };
+  const { offsets, bytes } = planMemory(graph, bytesOf, keep);
+  const arena = allocate(Math.max(bytes, ALIGNMENT));
+  const regionOf = (s: Storage): Region => {
+    if (typeof s.memory !== 'string') return s.memory;
+    const byteOffset = offsets.get(s);
+    if (byteOffset === undefined) throw new Error('the tensor is not part of this program');
+    return { buffer: arena, byteOffset, byteLength: bytesOf(s) };
+  };
+  const view = (tensor: Tensor | null): PreparedView | null => {
+    if (tensor === null) return null;
+    const { storage } = tensor;
+    const region = regionOf(storage);
+    const needed = bytesOf(storage);
+    if (region.byteLength < needed) {
+      throw new RangeError(`a ${storage.dtype} tensor needs ${needed} bytes, its memory has ${region.byteLength}`);
+    }
+    const skipped = tensor.offset * ELEMENT_BYTES[storage.dtype];
+    return {
+      buffer: region.buffer,
+      byteOffset: region.byteOffset + skipped,
+      bytes: needed - skipped,
+      stride: storage.cols,
+      cols: tensor.cols,
+      axis: storage.rows.axis === null ? -1 : AXES.indexOf(storage.rows.axis),
+      times: storage.rows.times,
+      dtype: DTYPES.indexOf(storage.dtype),
+      scales: storage.scales && {
+        buffer: storage.scales.buffer,
+        byteOffset: storage.scales.byteOffset,
+        bytes: storage.scales.byteLength,
+      },
+    };
+  };
+  const prepared = graph.ops.map((op) => ({
+    kernel: op.kernel,
+    views: [...op.writes, ...op.reads].map(view),
+    scalars: op.scalars,
+  }));
+  const buffers = new Set(prepared.flatMap((op) => op.views.flatMap((v) => (v ? [v.buffer, v.scales?.buffer] : []))));
+  const native = createProgram(
+    prepared,
+    [...buffers].filter((b) => b !== undefined),
+  );
+
+  const typed = <T>(tensor: Tensor, make: (buffer: ArrayBuffer, byteOffset: number, length: number) => T) => {
+    const region = regionOf(tensor.storage);
+    return make(region.buffer, region.byteOffset, Math.floor(bytesOf(tensor.storage) / 4));
+  };
+  return {
+    f32: (tensor) => typed(tensor, (b, o, n) => new Float32Array(b, o, n)),
+    i32: (tensor) => typed(tensor, (b, o, n) => new Int32Array(b, o, n)),
+    bytes,
+    run(lengths) {
+      const given = AXES.map((axis) => {
+        const length = lengths[axis] ?? greatest[axis];
+        if (!Number.isInteger(length) || length < 0 || length > greatest[axis]) {
+          throw new RangeError(`${length} ${axis} rows: the program was compiled for 0 to ${greatest[axis]}`);
+        }
+        return length;
+      });
+      return runProgram(native, given);
+    },
+  };
+}
+
+/**
+ * Places every storage: `own` ones apart, `temp` ones by first fit over the span of ops in which they live.
+ */
+function planMemory(graph: Graph, bytesOf: (s: Storage) => number, keep: readonly Tensor[]) {
+  const spans = new Map<Storage, { first: number; last: number }>();
+  graph.ops.forEach((op, at) => {
+    for (const tensor of [...op.writes, ...op.reads]) {
+      if (tensor === null || typeof tensor.storage.memory !== 'string') continue;
+      const span = spans.get(tensor.storage);
+      if (span) span.last = at;
+      else spans.set(tensor.storage, { first: at, last: at });
+    }
+  });
+  const offsets = new Map<Storage, number>();
+  let bytes = 0;
+  const owned = new Set([...spans.keys(), ...keep.map((t) => t.storage)].filter((s) => s.memory === 'own'));
+  for (const storage of owned) {
+    offsets.set(storage, bytes);
+    bytes += align(bytesOf(storage));
+  }
+  const placed: { from: number; to: number; first: number; last: number }[] = [];
+  const temps = [...spans].filter(([s]) => s.memory === 'temp').sort((a, b) => bytesOf(b[0]) - bytesOf(a[0]));
+  for (const [storage, span] of temps) {
+    const size = align(bytesOf(storage));
+    let from = bytes;
+    for (const other of placed) {
+      if (other.last < span.first || other.first > span.last) continue;
+      if (other.from >= from + size) break;
+      from = Math.max(from, other.to);
+    }
+    offsets.set(storage, from);
+    placed.push({ from, to: from + size, ...span });
+    placed.sort((a, b) => a.from - b.from);
+  }
+  return { offsets, bytes: placed.reduce((most, p) => Math.max(most, p.to), bytes) };
+}

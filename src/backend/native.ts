@@ -1,0 +1,71 @@
+/** The native addon, typed. One instance per process; FARTHING_ISA and FARTHING_THREADS are read here. */
+import { createRequire } from 'node:module';
+import os from 'node:os';
+
+/** A view as native/binding.cc parses it; `bytes` is what the kernel may touch from `byteOffset` on. */
+export interface PreparedView {
+  readonly buffer: ArrayBuffer;
+  readonly byteOffset: number;
+  readonly bytes: number;
+  readonly stride: number;
+  readonly cols: number;
+  readonly axis: number;
+  readonly times: number;
+  readonly dtype: number;
+  readonly scales: { readonly buffer: ArrayBuffer; readonly byteOffset: number; readonly bytes: number } | null;
+}
+
+export interface PreparedOp {
+  readonly kernel: string;
+  readonly views: readonly (PreparedView | null)[];
+  readonly scalars: readonly number[];
+}
+
+declare const nativeProgram: unique symbol;
+export type NativeProgram = { readonly [nativeProgram]: true };
+
+interface Addon {
+  allocate(bytes: number): ArrayBuffer;
+  mapFile(path: string): ArrayBuffer;
+  createProgram(ops: readonly PreparedOp[], buffers: readonly ArrayBuffer[]): NativeProgram;
+  runProgram(program: NativeProgram, lengths: readonly number[]): Promise<void>;
+  setThreads(threads: number): void;
+  peakBytes(): number;
+  useInstructionSet(name: string): InstructionSet;
+}
+
+export type InstructionSet = 'avx512' | 'avx2' | 'plain';
+
+function loadAddon(): Addon {
+  const path = process.env.FARTHING_ADDON ?? '../../native/build/farthing.node';
+  try {
+    return createRequire(import.meta.url)(path) as Addon;
+  } catch (cause) {
+    throw new Error(`The native kernels could not be loaded from ${path}. Build them with: npm run install`, { cause });
+  }
+}
+
+const addon = loadAddon();
+
+/** The kernels in use: the best this processor has, or what FARTHING_ISA asks for. */
+export const instructionSet: InstructionSet = addon.useInstructionSet(process.env.FARTHING_ISA ?? '');
+
+let threadCount = 0;
+
+/** Threads that execute programs, the caller's included. Results do not depend on it. */
+export function setThreads(threads: number): void {
+  addon.setThreads(threads);
+  threadCount = threads;
+}
+
+export function threads(): number {
+  return threadCount;
+}
+
+const wanted = process.env.FARTHING_THREADS;
+if (wanted !== undefined && !/^[1-9]\d{0,3}$/.test(wanted)) {
+  throw new Error(`FARTHING_THREADS is "${wanted}": expected a number of threads from 1 to 1024`);
+}
+setThreads(wanted ? Number(wanted) : os.availableParallelism());
+
+export const { allocate, mapFile, createProgram, runProgram, peakBytes } = addon;

@@ -1,0 +1,5 @@
+import preact from '@preact/preset-vite';
+import { defineConfig } from 'vite';
+
+/** The browser pages: sources in web/, built into dist/web/, served by the HTTP server. */
+export default defineConfig({ root: 'web', plugins: [preact()], build: { outDir: '../dist/web', emptyOutDir: true } });
