@@ -12,8 +12,9 @@ namespace farthing {
 namespace FARTHING_ISA {
 #include "kernels/simd.h"
 //
-#include "kernels/attention.h"
 #include "kernels/elementwise.h"
+//
+#include "kernels/attention.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
 #include "kernels/loss.h"
