@@ -1,0 +1,303 @@
+/**
+ * Decides what each step of the model computes: which sequences, how many tokens of each, in which cache blocks.
+ * Pure bookkeeping: it runs nothing, samples nothing and knows no clock.
+ */
+import { BlockPool, type PrefixId } from './block-pool.ts';
+
+export interface SchedulerLimits {
+  /** Most tokens in one step; at least `sequences`, so that every running sequence can decode in every step. */
+  readonly stepTokens: number;
+  /** Most sequences in the batch, and most that may wait behind them. */
+  readonly sequences: number;
+  readonly waiting: number;
+  /** Most tokens of a prompt and its answer together: the model's context. */
+  readonly contextTokens: number;
+  readonly blocks: number;
+  readonly blockTokens: number;
+}
+
+export type Priority = 'normal' | 'low';
+
+export interface Sequence {
+  readonly priority: Priority;
+  /** The prompt and what has been generated. */
+  readonly tokens: number[];
+  readonly promptTokens: number;
+  /** Tokens whose cache entries are there; those from `computed` on have still to go through the model. */
+  readonly computed: number;
+  /** Prompt tokens found in the prefix cache when the sequence was first admitted. */
+  readonly cachedTokens: number;
+  readonly state: 'waiting' | 'running' | 'done';
+}
+
+export interface Chunk {
+  readonly sequence: Sequence;
+  readonly start: number;
+  readonly count: number;
+  /** The sequence's blocks, in order, covering positions 0 to start + count − 1. */
+  readonly blocks: readonly number[];
+  /** Whether the chunk ends at the sequence's last token, so that its logits give the next one. */
+  readonly last: boolean;
+}
+
+interface Entry extends Sequence {
+  readonly mostTokens: number;
+  readonly tenant: string;
+  /** Set once, at first admission; a smaller number means longer in the batch. */
+  seniority: number;
+  computed: number;
+  cachedTokens: number;
+  blocks: number[];
+  /** How many of the blocks have been published, and the prefix they end in. */
+  published: number;
+  prefix: PrefixId;
+  state: Sequence['state'];
+}
+
+/** Under pressure a waiting `low` request enters after this many `normal` ones, so that it is never starved. */
+const NORMALS_PER_LOW = 4;
+
+/**
+ * Invariants: a running sequence holds exactly the blocks its computed and scheduled tokens need; sequences enter
+ * in order of arrival within their priority; when memory runs out the sequence that entered last gives up its
+ * blocks and is resumed before anything new enters. So the one that entered first always proceeds, and everything
+ * accepted finishes.
+ */
+export class Scheduler {
+  readonly limits: SchedulerLimits;
+  readonly pool: BlockPool;
+  /** Every field counts since the scheduler was made. */
+  readonly counts = { preemptions: 0, promptTokens: 0, cachedPromptTokens: 0 };
+  readonly #queues: Record<Priority, Entry[]> = { normal: [], low: [] };
+  /** Interrupted sequences by seniority. */
+  readonly #interrupted: Entry[] = [];
+  /** By seniority. */
+  readonly #running: Entry[] = [];
+  #admitted = 0;
+  #normalsInARow = 0;
+
+  constructor(limits: SchedulerLimits) {
+    if (limits.stepTokens < limits.sequences) {
+      throw new RangeError(`a step of ${limits.stepTokens} tokens cannot decode ${limits.sequences} sequences`);
+    }
+    this.limits = limits;
+    this.pool = new BlockPool(limits.blocks, limits.blockTokens);
+  }
+
+  get running(): number {
+    return this.#running.length;
+  }
+
+  get waiting(): number {
+    return this.#queues.normal.length + this.#queues.low.length + this.#interrupted.length;
+  }
+
+  /**
+   * Accepts a request of `prompt` and at most `maxTokens` tokens after it.
+   * @throws RequestTooLargeError when it could not fit even alone
+   * @throws QueueFullError when as many requests wait as may wait
+   */
+  add(
+    prompt: ArrayLike<number>,
+    maxTokens: number,
+    { priority = 'normal', tenant = '' }: { priority?: Priority; tenant?: string } = {},
+  ): Sequence {
+    const { contextTokens, blocks, blockTokens, waiting, sequences } = this.limits;
+    if (prompt.length < 1 || maxTokens < 1) {
+      throw new RangeError(`a prompt of ${prompt.length} tokens and ${maxTokens} to generate: both must be at least 1`);
+    }
+    const mostTokens = prompt.length + maxTokens;
+    if (mostTokens > contextTokens) {
+      throw new RequestTooLargeError(
+        `the prompt has ${prompt.length} tokens and asks for ${maxTokens} more: together ${mostTokens}, ` +
+          `but the model's context holds ${contextTokens}`,
+      );
+    }
+    // The last token is never fed back, so it needs no place in the cache.
+    if (this.#blocksFor(mostTokens - 1) > blocks) {
+      throw new RequestTooLargeError(
+        `the prompt has ${prompt.length} tokens and asks for ${maxTokens} more: that needs ` +
+          `${this.#blocksFor(mostTokens - 1)} cache blocks of ${blockTokens} tokens, but the cache has ${blocks}`,
+      );
+    }
+    if (this.waiting >= waiting + Math.max(0, sequences - this.running)) throw new QueueFullError(this.waiting);
+    const entry: Entry = {
+      priority,
+      tokens: Array.from(prompt),
+      promptTokens: prompt.length,
+      mostTokens,
+      tenant,
+      seniority: -1,
+      computed: 0,
+      cachedTokens: 0,
+      blocks: [],
+      published: 0,
+      prefix: tenant,
+      state: 'waiting',
+    };
+    this.#queues[priority].push(entry);
+    return entry;
+  }
+
+  /**
+   * What to compute next; empty when nothing is to be done. Every running sequence that decodes gets its token;
+   * prompts share what is left of the step, those that entered first going first.
+   */
+  plan(): Chunk[] {
+    this.#growDecoding();
+    this.#admit();
+    const chunks: Chunk[] = [];
+    let left = this.limits.stepTokens;
+    const take = (entry: Entry, count: number) => {
+      left -= count;
+      const start = entry.computed;
+      const last = start + count === entry.tokens.length;
+      const blocks = entry.blocks.slice(0, this.#blocksFor(start + count));
+      chunks.push({ sequence: entry, start, count, blocks, last });
+    };
+    for (const entry of this.#running) if (decodes(entry)) take(entry, 1);
+    for (const entry of this.#running) {
+      if (left === 0) break;
+      if (!decodes(entry)) take(entry, Math.min(left, entry.tokens.length - entry.computed));
+    }
+    return chunks;
+  }
+
+  /** Records that the chunks of `plan` were computed. Sequences that were removed meanwhile are passed over. */
+  computed(chunks: readonly Chunk[]): void {
+    for (const { sequence, start, count } of chunks) {
+      const entry = sequence as Entry;
+      if (entry.state !== 'running') continue;
+      entry.computed = start + count;
+      this.#publish(entry);
+    }
+  }
+
+  /** Appends the token that was sampled after the sequence's last one. */
+  append(sequence: Sequence, token: number): void {
+    const entry = sequence as Entry;
+    if (entry.state !== 'running' || entry.computed !== entry.tokens.length) {
+      throw new Error(`a token cannot be appended to a sequence that is ${entry.state}`);
+    }
+    entry.tokens.push(token);
+  }
+
+  /** Whether the sequence has as many tokens as it asked for. */
+  full(sequence: Sequence): boolean {
+    return sequence.tokens.length >= (sequence as Entry).mostTokens;
+  }
+
+  /** Takes a finished or cancelled sequence out, wherever it is; its blocks are free at once. */
+  remove(sequence: Sequence): void {
+    const entry = sequence as Entry;
+    if (entry.state === 'done') return;
+    entry.state = 'done';
+    this.pool.release(entry.blocks);
+    entry.blocks = [];
+    for (const list of [this.#running, this.#interrupted, this.#queues.normal, this.#queues.low]) {
+      const at = list.indexOf(entry);
+      if (at !== -1) list.splice(at, 1);
+    }
+  }
+
+  #blocksFor(tokens: number): number {
+    return Math.ceil(tokens / this.limits.blockTokens);
+  }
+
+  /** Gives every decoding sequence room for its next token, interrupting the latest ones where memory is short. */
+  #growDecoding(): void {
+    for (let i = 0; i < this.#running.length; i++) {
+      const entry = this.#running[i]!;
+      while (entry.state === 'running' && entry.blocks.length < this.#blocksFor(entry.tokens.length)) {
+        const grown = this.pool.allocate(1);
+        if (grown) entry.blocks.push(...grown);
+        else this.#interrupt(this.#running.at(-1)!);
+      }
+    }
+  }
+
+  #interrupt(entry: Entry): void {
+    this.#running.pop();
+    this.pool.release(entry.blocks);
+    entry.blocks = [];
+    entry.computed = 0;
+    entry.published = 0;
+    entry.prefix = entry.tenant;
+    entry.state = 'waiting';
+    const at = this.#interrupted.findIndex((other) => other.seniority > entry.seniority);
+    this.#interrupted.splice(at === -1 ? this.#interrupted.length : at, 0, entry);
+    this.counts.preemptions++;
+  }
+
+  #admit(): void {
+    while (this.#running.length < this.limits.sequences) {
+      const queue = this.#nextQueue();
+      const entry = queue?.[0];
+      if (!queue || !entry || !this.#enter(entry)) return;
+      queue.shift();
+      if (queue === this.#queues.normal) this.#normalsInARow++;
+      if (queue === this.#queues.low) this.#normalsInARow = 0;
+    }
+  }
+
+  #nextQueue(): Entry[] | null {
+    const { normal, low } = this.#queues;
+    if (this.#interrupted.length > 0) return this.#interrupted;
+    if (low.length > 0 && (normal.length === 0 || this.#normalsInARow >= NORMALS_PER_LOW)) return low;
+    return normal.length > 0 ? normal : null;
+  }
+
+  /** Takes the blocks for all tokens the sequence has now, leaving one for each running sequence to grow into. */
+  #enter(entry: Entry): boolean {
+    const needed = this.#blocksFor(entry.tokens.length);
+    // The last token must be computed anew: its logits are not in the cache.
+    const matched = this.pool.match(entry.tokens, this.#blocksFor(entry.tokens.length) - 1, entry.tenant);
+    const missing = needed - matched.blocks.length;
+    const fresh = missing + this.#running.length <= this.pool.free ? this.pool.allocate(missing) : null;
+    if (!fresh) {
+      this.pool.release(matched.blocks);
+      return false;
+    }
+    entry.blocks = [...matched.blocks, ...fresh];
+    entry.published = matched.blocks.length;
+    entry.prefix = matched.prefix;
+    entry.computed = matched.blocks.length * this.limits.blockTokens;
+    entry.state = 'running';
+    if (entry.seniority === -1) {
+      entry.seniority = this.#admitted++;
+      entry.cachedTokens = entry.computed;
+      this.counts.promptTokens += entry.promptTokens;
+      this.counts.cachedPromptTokens += entry.cachedTokens;
+    }
+    const at = this.#running.findIndex((other) => other.seniority > entry.seniority);
+    this.#running.splice(at === -1 ? this.#running.length : at, 0, entry);
+    return true;
+  }
+
+  #publish(entry: Entry): void {
+    const { blockTokens } = this.limits;
+    while ((entry.published + 1) * blockTokens <= entry.computed) {
+      const from = entry.published * blockTokens;
+      const tokens = entry.tokens.slice(from, from + blockTokens);
+      entry.prefix = this.pool.publish(entry.blocks[entry.published]!, entry.prefix, tokens);
+      entry.published++;
+    }
+  }
+}
+
+/** The numbers of a request that would not fit even if it ran alone. */
+export class RequestTooLargeError extends Error {
+  override name = 'RequestTooLargeError';
+}
+
+/** As many requests wait as may wait. */
+export class QueueFullError extends Error {
+  override name = 'QueueFullError';
+  constructor(waiting: number) {
+    super(`${waiting} requests are waiting already; try again later`);
+  }
+}
+
+function decodes(entry: Entry): boolean {
+  return entry.tokens.length > entry.promptTokens && entry.computed === entry.tokens.length - 1;
+}

@@ -1,0 +1,217 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import {
+  type Priority,
+  QueueFullError,
+  RequestTooLargeError,
+  Scheduler,
+  type SchedulerLimits,
+  type Sequence,
+} from '../../src/engine/scheduler.ts';
+
+const limitsOf = fc
+  .record({
+    sequences: fc.integer({ min: 1, max: 5 }),
+    spareTokens: fc.nat(8),
+    blocks: fc.integer({ min: 2, max: 14 }),
+    blockTokens: fc.integer({ min: 1, max: 5 }),
+  })
+  .map(({ sequences, spareTokens, blocks, blockTokens }): SchedulerLimits => {
+    return { stepTokens: sequences + spareTokens, sequences, waiting: 100, contextTokens: 40, blocks, blockTokens };
+  });
+
+const event = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant('add' as const),
+      prompt: fc.array(fc.nat(1), { minLength: 1, maxLength: 20 }),
+      maxTokens: fc.integer({ min: 1, max: 20 }),
+      priority: fc.constantFrom<Priority>('normal', 'low'),
+    }),
+  },
+  { weight: 6, arbitrary: fc.record({ kind: fc.constant('step' as const) }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('cancel' as const), which: fc.nat() }) },
+);
+
+/**
+ * A stand-in for the cache: what was written at each place. A token's entry says which tokens stand before it, so
+ * that reading one written for another sequence, or not written at all, is noticed.
+ */
+class Memory {
+  readonly #entries = new Map<string, string>();
+  readonly #blockTokens: number;
+
+  constructor(blockTokens: number) {
+    this.#blockTokens = blockTokens;
+  }
+
+  run({
+    sequence,
+    start,
+    count,
+    blocks,
+  }: {
+    sequence: Sequence;
+    start: number;
+    count: number;
+    blocks: readonly number[];
+  }) {
+    for (let at = start; at < start + count; at++) {
+      const place = (position: number) =>
+        `${blocks[Math.floor(position / this.#blockTokens)]}.${position % this.#blockTokens}`;
+      this.#entries.set(place(at), sequence.tokens.slice(0, at + 1).join());
+      for (let before = 0; before <= at; before++) {
+        expect(this.#entries.get(place(before))).toBe(sequence.tokens.slice(0, before + 1).join());
+      }
+    }
+  }
+}
+
+/** The "model": its next token depends on everything before. */
+const nextToken = (tokens: readonly number[]) => tokens.reduce((sum, token, i) => sum + token * (i + 1), 1) % 2;
+
+test('whatever comes and goes, every request gets its own tokens, nothing leaks and everything finishes', () => {
+  fc.assert(
+    fc.property(limitsOf, fc.array(event, { maxLength: 80 }), (limits, events) => {
+      const scheduler = new Scheduler(limits);
+      const memory = new Memory(limits.blockTokens);
+      const active: { sequence: Sequence; prompt: number[]; maxTokens: number }[] = [];
+
+      const step = () => {
+        const chunks = scheduler.plan();
+        expect(chunks.reduce((sum, { count }) => sum + count, 0)).toBeLessThanOrEqual(limits.stepTokens);
+        expect(chunks.length).toBeLessThanOrEqual(limits.sequences);
+        expect(new Set(chunks.map(({ sequence }) => sequence)).size).toBe(chunks.length);
+        for (const chunk of chunks) {
+          expect(chunk.count).toBeGreaterThan(0);
+          expect(chunk.start).toBe(chunk.sequence.computed);
+          memory.run(chunk);
+        }
+        scheduler.computed(chunks);
+        for (const { sequence } of chunks.filter(({ last }) => last)) {
+          scheduler.append(sequence, nextToken(sequence.tokens));
+          if (scheduler.full(sequence)) scheduler.remove(sequence);
+        }
+        const finished = active.filter(({ sequence }) => sequence.state === 'done');
+        for (const { sequence, prompt, maxTokens } of finished) {
+          const alone = [...prompt];
+          while (alone.length < prompt.length + maxTokens) alone.push(nextToken(alone));
+          expect(sequence.tokens).toEqual(alone);
+          active.splice(
+            active.findIndex((other) => other.sequence === sequence),
+            1,
+          );
+        }
+        return chunks;
+      };
+
+      for (const event of events) {
+        if (event.kind === 'step') step();
+        if (event.kind === 'cancel' && active.length > 0) {
+          const [{ sequence }] = active.splice(event.which % active.length, 1) as [(typeof active)[0]];
+          scheduler.remove(sequence);
+        }
+        if (event.kind === 'add') {
+          const { prompt, maxTokens, priority } = event;
+          const places = Math.min(limits.contextTokens, limits.blocks * limits.blockTokens + 1);
+          if (prompt.length + maxTokens > places) {
+            expect(() => scheduler.add(prompt, maxTokens)).toThrow(RequestTooLargeError);
+          } else {
+            active.push({ sequence: scheduler.add(prompt, maxTokens, { priority }), prompt, maxTokens });
+          }
+        }
+      }
+      // Every token of every request, each perhaps computed again after each interruption, bounds the steps.
+      for (let steps = 0; active.length > 0; steps++) {
+        expect(steps).toBeLessThan(10_000);
+        expect(step().length).toBeGreaterThan(0);
+      }
+      expect(scheduler.plan()).toEqual([]);
+      expect([scheduler.running, scheduler.waiting]).toEqual([0, 0]);
+      expect(scheduler.pool.free).toBe(limits.blocks);
+    }),
+    { numRuns: 600 },
+  );
+});
+
+const roomy: SchedulerLimits = {
+  stepTokens: 8,
+  sequences: 4,
+  waiting: 2,
+  contextTokens: 100,
+  blocks: 50,
+  blockTokens: 4,
+};
+
+function run(scheduler: Scheduler, steps: number): Sequence[][] {
+  return Array.from({ length: steps }, () => {
+    const chunks = scheduler.plan();
+    scheduler.computed(chunks);
+    for (const { sequence, last } of chunks) {
+      if (!last) continue;
+      scheduler.append(sequence, 0);
+      if (scheduler.full(sequence)) scheduler.remove(sequence);
+    }
+    return chunks.map(({ sequence }) => sequence);
+  });
+}
+
+test('decoding goes on in every step while a long prompt is read in chunks', () => {
+  const scheduler = new Scheduler(roomy);
+  const decoding = scheduler.add([1], 20);
+  run(scheduler, 1);
+  const long = scheduler.add(new Array<number>(40).fill(2), 1);
+  const steps = run(scheduler, 6);
+  for (const step of steps) expect(step).toContain(decoding);
+  expect(long.state).toBe('done');
+});
+
+test('a request that could never fit is refused with its numbers', () => {
+  const scheduler = new Scheduler({ ...roomy, blocks: 3 });
+  expect(() => scheduler.add(new Array<number>(90).fill(1), 11)).toThrow(
+    "the prompt has 90 tokens and asks for 11 more: together 101, but the model's context holds 100",
+  );
+  expect(() => scheduler.add([1, 2, 3], 11)).toThrow('needs 4 cache blocks of 4 tokens, but the cache has 3');
+  expect(() => scheduler.add([1, 2, 3], 10)).not.toThrow();
+});
+
+test('more requests than may wait are refused', () => {
+  const scheduler = new Scheduler(roomy);
+  for (let i = 0; i < 6; i++) scheduler.add([1], 5);
+  expect(() => scheduler.add([1], 5)).toThrow(QueueFullError);
+  run(scheduler, 5);
+  expect(() => scheduler.add([1], 5)).not.toThrow();
+});
+
+test('a low-priority request enters although normal ones keep coming', () => {
+  const scheduler = new Scheduler({ ...roomy, sequences: 1, waiting: 10 });
+  const low = scheduler.add([1], 1, { priority: 'low' });
+  for (let i = 0; i < 3; i++) scheduler.add([1], 1);
+  for (let step = 0; step < 6 && low.state !== 'done'; step++) {
+    run(scheduler, 1);
+    scheduler.add([1], 1);
+  }
+  expect(low.state).toBe('done');
+});
+
+test('a cancelled request gives its blocks back at once', () => {
+  const scheduler = new Scheduler(roomy);
+  const sequence = scheduler.add(new Array<number>(30).fill(1), 9);
+  run(scheduler, 2);
+  expect(scheduler.pool.free).toBeLessThan(roomy.blocks);
+  scheduler.remove(sequence);
+  expect(scheduler.pool.free).toBe(roomy.blocks);
+});
+
+test('a repeated prompt is found in the prefix cache, all but what must be computed for its logits', () => {
+  const scheduler = new Scheduler(roomy);
+  const prompt = Array.from({ length: 12 }, (_, i) => i);
+  scheduler.add(prompt, 1);
+  run(scheduler, 2);
+  const again = scheduler.add(prompt, 1);
+  const longer = scheduler.add([...prompt, 99], 1);
+  const foreign = scheduler.add(prompt, 1, { tenant: 'other' });
+  scheduler.plan();
+  expect([again.cachedTokens, longer.cachedTokens, foreign.cachedTokens]).toEqual([8, 12, 0]);
+});
