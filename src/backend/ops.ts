@@ -240,6 +240,21 @@ export function writeCache(graph: Graph, x: Tensor, slots: Tensor, cache: Tensor
   append(graph, 'write_cache', [cache], [x, slots]);
 }
 
+/**
+ * Scratch for the partial sums of splits of 512 positions, so that few tokens with long contexts still occupy all
+ * threads. Where it does not suffice a thread computes a token's splits one after another, with the same result.
+ */
+function splitPartials(
+  { blockTable, blockTokens }: Paging,
+  groups: number,
+  groupHeads: number,
+  valueDim: number,
+): Tensor {
+  const splits = Math.ceil((blockTable.cols * blockTokens) / 512);
+  const rows = Math.max(64, 2 * splits) * groups * Math.ceil(groupHeads / 16);
+  return temp(rowsOf(null, rows), 16 * (valueDim + 2));
+}
+
 export interface LatentHeads {
   readonly heads: number;
   readonly kvLoraRank: number;
@@ -270,7 +285,7 @@ export function latentAttention(
   append(
     graph,
     'latent_attention',
-    [out],
+    [out, splitPartials(paging, 1, heads, kvLoraRank)],
     [qLatent, queries, cache, paging.positions, paging.sequences, paging.blockTable],
     [heads, kvLoraRank, ropeDim, queryHeadDim, queryRopeOffset, softmaxScale, paging.blockTokens],
   );
@@ -302,7 +317,7 @@ export function pagedAttention(
   append(
     graph,
     'paged_attention',
-    [out],
+    [out, splitPartials(paging, kvHeads, heads / kvHeads, headDim)],
     [queries, keys, values, paging.positions, paging.sequences, paging.blockTable],
     [heads, kvHeads, headDim, softmaxScale, paging.blockTokens],
   );

@@ -1,0 +1,130 @@
+// The two products and the softmax that every attention kernel is made of.
+// A block of query rows is held transposed, "columns": block[k][width], where a vector's lanes are query rows and
+// width is a multiple of 16. Products then add over k in order, one chain for each element, and the softmax needs
+// no sum across lanes; so a row's result does not depend on which rows share its block.
+
+#if defined(FARTHING_avx512)
+constexpr int kTileRows = 8, kTileVecs = 2;
+#else
+constexpr int kTileRows = 4, kTileVecs = 1;
+#endif
+
+constexpr float kHidden = -1e38f;  // score of a pair that does not see each other
+
+// Memory order of the matrix x in a product: element (n, k) is x[n * stride + k] or x[k * stride + n].
+enum class Order { Rows, Transposed };
+
+// out[n][lane] = start(n, lane) + sum over k < depth of x(n, k) * columns[k][lane], for ROWS of n and VECS * 16 lanes
+template <Order ORDER, int ROWS, int VECS, class Start>
+static inline void product_tile(float* out, const float* x, int64_t stride, const float* columns, int width, int depth,
+                                Start start) {
+  Vec sums[ROWS][VECS];
+#pragma GCC unroll 16
+  for (int n = 0; n < ROWS; ++n)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECS; ++v) sums[n][v] = start(out + n * width + v * kLanes, v * kLanes);
+  for (int k = 0; k < depth; ++k) {
+    Vec column[VECS];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECS; ++v) column[v] = load(columns + k * width + v * kLanes);
+#pragma GCC unroll 16
+    for (int n = 0; n < ROWS; ++n) {
+      const Vec factor = splat(ORDER == Order::Rows ? x[n * stride + k] : x[k * stride + n]);
+#pragma GCC unroll 4
+      for (int v = 0; v < VECS; ++v) sums[n][v] = fma(factor, column[v], sums[n][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int n = 0; n < ROWS; ++n)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECS; ++v) store(out + n * width + v * kLanes, sums[n][v]);
+}
+
+template <Order ORDER, int VECS, class Start>
+static inline void product_panel(float* out, int rows, const float* x, int64_t stride, const float* columns, int width,
+                                 int depth, Start start) {
+  const int64_t next = ORDER == Order::Rows ? stride : 1;
+  int n = 0;
+  for (; n + kTileRows <= rows; n += kTileRows)
+    product_tile<ORDER, kTileRows, VECS>(out + n * width, x + n * next, stride, columns, width, depth, start);
+  for (; n < rows; ++n)
+    product_tile<ORDER, 1, VECS>(out + n * width, x + n * next, stride, columns, width, depth, start);
+}
+
+// out[n][m] = start(out + n * width + m, m) + sum over k < depth of x(n, k) * columns[k][m], for n < rows, m < width.
+// `start` gives the first term of each chain.
+template <Order ORDER, class Start>
+static inline void product(float* out, int rows, const float* x, int64_t stride, const float* columns, int width,
+                           int depth, Start start) {
+  int m = 0;
+  const auto from = [&](const float* at, int lane) { return start(at, m + lane); };
+  for (; m + kTileVecs * kLanes <= width; m += kTileVecs * kLanes)
+    product_panel<ORDER, kTileVecs>(out + m, rows, x, stride, columns + m, width, depth, from);
+  for (; m < width; m += kLanes) product_panel<ORDER, 1>(out + m, rows, x, stride, columns + m, width, depth, from);
+}
+
+// First terms of a product's chains.
+constexpr auto from_zero = [](const float*, int) { return zero(); };
+constexpr auto from_out = [](const float* at, int) { return load(at); };
+
+static inline int to_lanes(int rows) { return (rows + kLanes - 1) / kLanes * kLanes; }
+
+static inline void clear(float* to, int64_t count) { memset(to, 0, count * sizeof(float)); }
+
+// columns[k][lane] = scale * x[k]
+static inline void put_column(float* columns, int width, int lane, const float* x, int depth, float scale) {
+  for (int k = 0; k < depth; ++k) columns[k * width + lane] = x[k] * scale;
+}
+
+// What each lane sees: positions first[lane]..last[lane], held as floats (exact below 2^24).
+struct Window {
+  float *first, *last;  // [width]
+
+  // 1 where the lane sees `position`, else 0
+  Vec sees(int lane, float position) const {
+    const Vec p = splat(position), one = splat(1.0f);
+    const Vec before_end = sub(load(last + lane), p), after_start = sub(p, load(first + lane));
+    return max(min(add(min(before_end, after_start), one), one), zero());
+  }
+};
+
+// Running softmax of each lane over chunks of positions: the greatest score, and the sum of exp(score - greatest).
+struct Softmax {
+  float *most, *sum;  // [width]
+  float* decay;       // [width]: what the last chunk multiplies earlier sums by
+
+  void reset(int width) const {
+    for (int m = 0; m < width; m += kLanes) {
+      store(most + m, splat(kHidden));
+      store(sum + m, zero());
+    }
+  }
+
+  // Turns scores[count][width] of positions base, base + 1, … into exp(score - most), 0 where a lane does not see.
+  void add_chunk(float* scores, int count, int width, const Window* window, float base) const {
+    for (int m = 0; m < width; m += kLanes) {
+      const Vec before = load(most + m);
+      Vec top = before;
+      for (int j = 0; j < count; ++j) {
+        Vec s = load(scores + j * width + m);
+        if (window) {
+          // a finite bound of ±1e38 in place of a mask
+          s = min(s, mul(sub(window->sees(m, base + j), splat(0.5f)), splat(-2.0f * kHidden)));
+          store(scores + j * width + m, s);
+        }
+        top = max(top, s);
+      }
+      const Vec factor = exp(sub(before, top));
+      Vec total = mul(load(sum + m), factor);
+      for (int j = 0; j < count; ++j) {
+        Vec p = exp(sub(load(scores + j * width + m), top));
+        if (window) p = mul(p, window->sees(m, base + j));
+        store(scores + j * width + m, p);
+        total = add(total, p);
+      }
+      store(most + m, top);
+      store(sum + m, total);
+      store(decay + m, factor);
+    }
+  }
+};
