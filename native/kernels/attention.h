@@ -2,6 +2,9 @@
 #include "attention_tile.h"
 //
 #include "cached_attention.h"
+#include "causal_attention.h"
+#include "causal_attention_backward.h"
 
-#define ATTENTION_KERNELS \
-  {"write_cache", write_cache}, {"latent_attention", latent_attention}, {"paged_attention", paged_attention},
+#define ATTENTION_KERNELS                                                                                           \
+  {"write_cache", write_cache}, {"latent_attention", latent_attention}, {"paged_attention", paged_attention},       \
+      {"causal_attention", causal_attention}, {"causal_attention_backward", causal_attention_backward},

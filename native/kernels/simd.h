@@ -171,3 +171,14 @@ static inline Vec exp(Vec x) {
 }
 
 static inline Vec sigmoid(Vec x) { return div(splat(1.0f), add(splat(1.0f), exp(sub(zero(), x)))); }
+
+#if defined(FARTHING_avx512)
+static inline Vec sqrt(Vec a) { return _mm512_sqrt_ps(a); }
+#elif defined(FARTHING_avx2)
+static inline Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
+#else
+static inline Vec sqrt(Vec a) {
+  for (float& x : a.lane) x = std::sqrt(x);
+  return a;
+}
+#endif

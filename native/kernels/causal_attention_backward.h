@@ -1,0 +1,160 @@
+// Backward pass of causal_attention: probabilities are computed again from the scores and logSums (FlashAttention,
+// alg. 4). With P the probabilities, D = dOut · V and delta = Σ dOut ∘ out of a row:
+//   dScore = P ∘ (D − delta),  dQ = scale · dScore K,  dK = scale · dScoreᵀ Q,  dV = Pᵀ dOut.
+// A block of queries owns its rows of dQ; a block of keys owns its rows of dK, dV and dShared and takes heads and
+// queries in order; so no sum depends on the threads.
+
+// to[m][c] += scale * columns[c][m]
+static inline void add_columns(float* to, const float* columns, int lane, int depth, float scale) {
+  for (int c = 0; c < depth; ++c) to[c] += columns[c * kBlockRows + lane] * scale;
+}
+
+struct CausalGradients {
+  const View &dq, &dk, &dshared, &dv, &delta, &dout, &out, &log_sums;
+  explicit CausalGradients(const Op& op)
+      : dq(op.views[0]), dk(op.views[1]), dshared(op.views[2]), dv(op.views[3]), delta(op.views[4]), dout(op.views[5]),
+        out(op.views[6]), log_sums(op.views[7]) {}
+};
+
+// delta[r, h] = Σ dOut[r, h, :] · out[r, h, :]
+static void causal_deltas(const Op& op, const Context& ctx, const CausalAttention& a, const CausalGradients& g) {
+  each_row(op, ctx, g.dout, [&](int64_t r) {
+    for (int h = 0; h < a.heads; ++h) {
+      Vec dots = zero();
+      each_vec(h * a.v_dim, (h + 1) * a.v_dim, [&](int c, int lanes) {
+        dots = fma(load_up_to(g.dout.f32(r) + c, lanes), load_up_to(g.out.f32(r) + c, lanes), dots);
+      });
+      g.delta.f32(r)[h] = lane_sum(dots);
+    }
+  });
+}
+
+// dQ of one block of query rows and one head
+static void causal_query_gradient(const Context& ctx, const CausalAttention& a, const CausalGradients& g, int64_t first,
+                                  int count, int head) {
+  float* queries = ctx.local<float>(kBlockRows * (2 * a.qk_dim + a.v_dim + 2 * kChunk + 4));
+  float* gradient = queries + a.qk_dim * kBlockRows;   // [qk_dim][lanes]
+  float* douts = gradient + a.qk_dim * kBlockRows;     // [v_dim][lanes]
+  float* scores = douts + a.v_dim * kBlockRows;        // [kChunk][lanes]
+  float* dscores = scores + kChunk * kBlockRows;       // [kChunk][lanes]
+  float* lanes = dscores + kChunk * kBlockRows;
+  float *log_sum = lanes + 2 * kBlockRows, *delta = lanes + 3 * kBlockRows;
+  const Window window{lanes, lanes + kBlockRows};
+  const int kv_head = a.kv_head(head);
+  a.load_queries(queries, first, count, head);
+  const int64_t earliest = a.load_windows(window, first, count);
+  clear(gradient, a.qk_dim * kBlockRows);
+  clear(douts, a.v_dim * kBlockRows);
+  for (int m = 0; m < kBlockRows; ++m) {
+    const int64_t row = first + (m < count ? m : count - 1);
+    log_sum[m] = g.log_sums.f32(row)[head];
+    delta[m] = g.delta.f32(row)[head];
+    if (m < count) put_column(douts, kBlockRows, m, g.dout.f32(row) + head * a.v_dim, a.v_dim, 1.0f);
+  }
+  for (int64_t base = earliest; base < first + count; base += kChunk) {
+    const int positions = first + count - base < kChunk ? first + count - base : kChunk;
+    const bool masked = !all_seen(window, base, positions);
+    a.score(scores, base, positions, kv_head, queries);
+    product<Order::Rows>(dscores, positions, a.value(base, kv_head), a.v.stride, douts, kBlockRows, a.v_dim, from_zero);
+    for (int j = 0; j < positions; ++j) {
+      for (int m = 0; m < kBlockRows; m += kLanes) {
+        float* at = dscores + j * kBlockRows + m;
+        Vec p = exp(sub(load(scores + j * kBlockRows + m), load(log_sum + m)));
+        if (masked) p = mul(p, window.sees(m, static_cast<float>(base + j)));
+        store(at, mul(p, sub(load(at), load(delta + m))));
+      }
+    }
+    product<Order::Transposed>(gradient, a.own_dim(), a.key(base, kv_head), a.k.stride, dscores, kBlockRows, positions,
+                               from_out);
+    if (a.shared_dim)
+      product<Order::Transposed>(gradient + a.own_dim() * kBlockRows, a.shared_dim, a.shared.f32(base), a.shared.stride,
+                                 dscores, kBlockRows, positions, from_out);
+  }
+  for (int m = 0; m < count; ++m)
+    add_columns(g.dq.f32(first + m) + head * a.qk_dim, gradient, m, a.qk_dim, a.scale);
+}
+
+// dK, dV and dShared of one block of key rows, lanes being keys
+static void causal_key_gradient(const Context& ctx, const CausalAttention& a, const CausalGradients& g, int64_t first,
+                                int count, int64_t end) {
+  float* keys = ctx.local<float>(kBlockRows * (2 * a.qk_dim + 2 * a.v_dim + 2 * kChunk));
+  float* dkeys = keys + a.qk_dim * kBlockRows;        // [qk_dim][lanes], the shared part summed over all heads
+  float* values = dkeys + a.qk_dim * kBlockRows;      // [v_dim][lanes]
+  float* dvalues = values + a.v_dim * kBlockRows;     // [v_dim][lanes]
+  float* scores = dvalues + a.v_dim * kBlockRows;     // [kChunk][lanes]
+  float* dscores = scores + kChunk * kBlockRows;      // [kChunk][lanes]
+  alignas(64) float rows[kBlockRows];
+  for (int m = 0; m < kBlockRows; ++m) rows[m] = static_cast<float>(first + m);
+  clear(keys, kBlockRows * (2 * a.qk_dim + 2 * a.v_dim));
+  for (int m = 0; m < count && a.shared_dim; ++m)
+    put_column(keys + a.own_dim() * kBlockRows, kBlockRows, m, a.shared.f32(first + m), a.shared_dim, a.scale);
+
+  for (int head = 0; head < a.heads; ++head) {
+    const int kv_head = a.kv_head(head);
+    if (head == 0 || a.kv_head(head - 1) != kv_head) {
+      clear(dkeys, a.own_dim() * kBlockRows);
+      clear(dvalues, a.v_dim * kBlockRows);
+      for (int m = 0; m < count; ++m) {
+        put_column(keys, kBlockRows, m, a.key(first + m, kv_head), a.own_dim(), a.scale);
+        put_column(values, kBlockRows, m, a.value(first + m, kv_head), a.v_dim, 1.0f);
+      }
+    }
+    for (int64_t base = first; base < end; base += kChunk) {
+      const int queries = end - base < kChunk ? end - base : kChunk;
+      const float *q = a.query(base, head), *dout = g.dout.f32(base) + head * a.v_dim;
+      product<Order::Rows>(scores, queries, q, a.q.stride, keys, kBlockRows, a.qk_dim, from_zero);
+      product<Order::Rows>(dscores, queries, dout, g.dout.stride, values, kBlockRows, a.v_dim, from_zero);
+      for (int i = 0; i < queries; ++i) {
+        const int64_t row = base + i;
+        const int64_t start = *a.starts.i32(row);
+        const bool masked = start > first || row < first + kBlockRows - 1;
+        const Vec log_sum = splat(g.log_sums.f32(row)[head]), delta = splat(g.delta.f32(row)[head]);
+        for (int m = 0; m < kBlockRows; m += kLanes) {
+          float* at = scores + i * kBlockRows + m;
+          float* dat = dscores + i * kBlockRows + m;
+          Vec p = exp(sub(load(at), log_sum));
+          if (masked) {
+            const Vec key = load(rows + m), one = splat(1.0f);
+            const Vec inside = min(sub(splat(static_cast<float>(row)), key), sub(key, splat(static_cast<float>(start))));
+            p = mul(p, max(min(add(inside, one), one), zero()));
+          }
+          store(at, p);
+          store(dat, mul(p, sub(load(dat), delta)));
+        }
+      }
+      product<Order::Transposed>(dvalues, a.v_dim, dout, g.dout.stride, scores, kBlockRows, queries, from_out);
+      product<Order::Transposed>(dkeys, a.qk_dim, q, a.q.stride, dscores, kBlockRows, queries, from_out);
+    }
+    if (head + 1 < a.heads && a.kv_head(head + 1) == kv_head) continue;
+    for (int m = 0; m < count; ++m) {
+      add_columns(g.dk.f32(first + m) + kv_head * a.key_stride, dkeys, m, a.own_dim(), a.scale);
+      add_columns(g.dv.f32(first + m) + kv_head * a.value_stride, dvalues, m, a.v_dim, 1.0f);
+    }
+  }
+  for (int m = 0; m < count && a.shared_dim; ++m)
+    add_columns(g.dshared.f32(first + m), dkeys + a.own_dim() * kBlockRows, m, a.shared_dim, a.scale);
+}
+
+// [dQ, dK, dShared | null, dV, delta] += [dOut, out, logSums, q, k, sharedKeys | null, v, starts], scalars as forward;
+// delta f32 [R, heads] is scratch and overwritten
+static void causal_attention_backward(const Op& op, const Context& ctx) {
+  const CausalGradients g(op);
+  const CausalAttention a(op, &op.views[8]);
+  const int64_t rows = ctx.rows(g.dout), blocks = blocks_of(rows);
+  const auto count_from = [&](int64_t first) { return static_cast<int>(rows - first < kBlockRows ? rows - first : kBlockRows); };
+  causal_deltas(op, ctx, a, g);
+  ctx.barrier();
+  // the longer items first
+  ctx.parallel(op, blocks * (1 + a.heads), 1, [&](int64_t item, int64_t) {
+    if (item >= blocks) {
+      const int64_t first = (item - blocks) / a.heads * kBlockRows;
+      causal_query_gradient(ctx, a, g, first, count_from(first), (item - blocks) % a.heads);
+      return;
+    }
+    const int64_t first = item * kBlockRows;
+    const int count = count_from(first);
+    int64_t end = first + count;  // rows that see a key of the block: starts never fall
+    while (end < rows && *a.starts.i32(end) < first + count) ++end;
+    causal_key_gradient(ctx, a, g, first, count, end);
+  });
+}
