@@ -1,0 +1,26 @@
+/** Element types of stored tensors, by their names in safetensors headers, with their sizes. */
+
+export const DTYPE_BYTES = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  F8_E8M0: 1,
+  U16: 2,
+  I16: 2,
+  F16: 2,
+  BF16: 2,
+  U32: 4,
+  I32: 4,
+  F32: 4,
+  U64: 8,
+  I64: 8,
+  F64: 8,
+} as const;
+
+export type StoredDType = keyof typeof DTYPE_BYTES;
+
+export function isStoredDType(name: string): name is StoredDType {
+  return Object.hasOwn(DTYPE_BYTES, name);
+}

@@ -1,0 +1,59 @@
+/**
+ * FP8 e4m3fn (Micikevicius et al. 2022, §3.1): 4 exponent bits with bias 7, 3 fraction bits, largest value 448, no
+ * infinities, NaN only as 0x7F and 0xFF, subnormals in steps of 2^-9.
+ */
+
+export const E4M3_MAX = 448;
+
+/** The value of each of the 256 codes. */
+export const E4M3_VALUES: Float32Array = Float32Array.from({ length: 256 }, (_, code) => {
+  const sign = code & 0x80 ? -1 : 1;
+  const exponent = (code >> 3) & 15;
+  const fraction = code & 7;
+  if (exponent === 15 && fraction === 7) return Number.NaN;
+  return exponent === 0 ? sign * fraction * 2 ** -9 : sign * (8 + fraction) * 2 ** (exponent - 10);
+});
+
+/** The code nearest to a value; ties to the even code. Past 448, infinities included, it saturates; NaN is 0x7F. */
+export function float32ToE4m3(value: number): number {
+  if (Number.isNaN(value)) return 0x7f;
+  const sign = value < 0 || Object.is(value, -0) ? 0x80 : 0;
+  const magnitude = Math.abs(value);
+  if (magnitude >= E4M3_MAX) return sign | 0x7e;
+  // Codes grow with their values, so a step up in fraction may carry into the exponent and stay right.
+  const exponent = Math.max(exponentOf(magnitude), -6);
+  const steps = roundTiesToEven(magnitude * 2 ** (3 - exponent));
+  return sign | (((exponent + 6) << 3) + steps);
+}
+
+/** Index of the first NaN code (0x7F or 0xFF) in `codes`, or -1. Four codes a step. */
+export function indexOfE4m3NaN(codes: Uint8Array): number {
+  const unaligned = Math.min((4 - (codes.byteOffset % 4)) % 4, codes.length);
+  const words = new Uint32Array(codes.buffer, codes.byteOffset + unaligned, (codes.length - unaligned) >> 2);
+  const firstIn = (from: number, to: number) => {
+    for (let i = from; i < to; i++) if ((codes[i]! & 0x7f) === 0x7f) return i;
+    return -1;
+  };
+  const before = firstIn(0, unaligned);
+  if (before >= 0) return before;
+  for (let i = 0; i < words.length; i++) {
+    if ((((words[i]! & 0x7f7f7f7f) + 0x01010101) & 0x80808080) !== 0) {
+      return firstIn(unaligned + 4 * i, unaligned + 4 * i + 4);
+    }
+  }
+  return firstIn(unaligned + 4 * words.length, codes.length);
+}
+
+const word = new DataView(new ArrayBuffer(8));
+
+/** floor(log2(value)) of a float32 value, subnormals included (a float64 holds each of them as a normal number). */
+function exponentOf(value: number): number {
+  word.setFloat64(0, value);
+  return ((word.getUint16(0) >> 4) & 0x7ff) - 1023;
+}
+
+function roundTiesToEven(value: number): number {
+  const down = Math.floor(value);
+  const rest = value - down;
+  return rest > 0.5 || (rest === 0.5 && down % 2 === 1) ? down + 1 : down;
+}
