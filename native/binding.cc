@@ -42,6 +42,15 @@ napi_value guarded(napi_env env, Body body) {
   }
 }
 
+// Handles made while it lives are given up when it ends, also when that is by a failure.
+struct HandleScope {
+  explicit HandleScope(napi_env env) : env(env) { check(env, napi_open_handle_scope(env, &scope)); }
+  HandleScope(const HandleScope&) = delete;
+  ~HandleScope() { napi_close_handle_scope(env, scope); }
+  napi_env env;
+  napi_handle_scope scope = nullptr;
+};
+
 template <size_t N>
 void arguments(napi_env env, napi_callback_info info, napi_value (&values)[N]) {
   size_t count = N;
@@ -195,8 +204,7 @@ napi_value create_program(napi_env env, napi_callback_info info) {
     auto program = std::make_unique<Program>();
     const uint32_t ops = length(env, args[0]);
     for (uint32_t i = 0; i < ops; ++i) {
-      napi_handle_scope scope;
-      check(env, napi_open_handle_scope(env, &scope));
+      const HandleScope scope(env);
       const napi_value source = element(env, args[0], i);
       Op op;
       op.kernel = find_kernel(text(env, property(env, source, "kernel")));
@@ -209,7 +217,6 @@ napi_value create_program(napi_env env, napi_callback_info info) {
         op.scalars.push_back(scalar);
       }
       program->ops.push_back(std::move(op));
-      check(env, napi_close_handle_scope(env, scope));
     }
     for (uint32_t b = 0, n = length(env, args[1]); b < n; ++b) {
       napi_ref ref;

@@ -30,15 +30,18 @@ export interface SampledToken {
   readonly token: number;
   /** Natural logarithm, and the most probable alternatives; null unless asked for. */
   readonly logprobs: { readonly logprob: number; readonly top: readonly TokenLogprob[] } | null;
+  /** Why this is the last token: it is a stop token, or as many were generated as asked for. */
+  readonly finish: 'stop' | 'length' | null;
 }
 
-/** One request under way. Iterate it once, for the tokens; the stop token that ended it is not among them. */
+/** One request under way. Iterate it once; leaving the iteration early cancels the request. */
 export interface Generation extends AsyncIterable<SampledToken> {
-  /** Ends the generation and frees its memory now; the iteration ends. */
-  cancel(): void;
-  readonly finish: 'stop' | 'length' | 'cancelled' | null;
+  /** Ends the generation and frees its memory now; the iteration ends. `stop`: the text so far is the whole answer. */
+  cancel(finish?: 'stop' | 'cancelled'): void;
   readonly usage: Usage;
   readonly times: Times;
+  /** Settles when nothing more will be generated. */
+  readonly ended: Promise<void>;
 }
 
 export interface Usage {
@@ -108,7 +111,7 @@ export class Engine {
     if (this.#closed) throw new Error('the engine is closed');
     const { prompt, maxTokens, priority = 'normal', tenant = '' } = request;
     const sequence = this.#scheduler.add(prompt, maxTokens, { priority, tenant });
-    const generation = new ActiveGeneration(request, sequence, () => this.#end(sequence, 'cancelled'));
+    const generation = new ActiveGeneration(request, sequence, (finish) => this.#end(sequence, finish));
     this.#active.set(sequence, generation);
     this.#looping ??= this.#loop();
     return generation;
@@ -173,12 +176,9 @@ export class Engine {
     const token = sample(logits, sampling, sequence.tokens.length);
     this.#scheduler.append(sequence, token);
     this.#counts.generatedTokens++;
-    generation.count();
-    const stopped = stopTokens.has(token);
-    if (!stopped) {
-      generation.push({ token, logprobs: topLogprobs === null ? null : logprobs(logits, token, topLogprobs) });
-    }
-    if (stopped || this.#scheduler.full(sequence)) this.#end(sequence, stopped ? 'stop' : 'length');
+    const finish = stopTokens.has(token) ? 'stop' : this.#scheduler.full(sequence) ? 'length' : null;
+    generation.push({ token, logprobs: topLogprobs === null ? null : logprobs(logits, token, topLogprobs), finish });
+    if (finish) this.#end(sequence, finish);
   }
 
   #end(sequence: Sequence, finish: 'stop' | 'length' | 'cancelled'): void {
@@ -187,30 +187,33 @@ export class Engine {
     this.#scheduler.remove(sequence);
     this.#active.delete(sequence);
     this.#counts.finished[finish]++;
-    generation.end(finish);
+    generation.end();
   }
 }
 
 /** Tokens wait here until they are read. Invariant: after `end` or `fail` nothing is added. */
 class ActiveGeneration implements Generation {
   readonly request: Request;
-  readonly cancel: () => void;
+  readonly #end: (finish: 'stop' | 'cancelled') => void;
   readonly #sequence: Sequence;
   readonly #tokens: SampledToken[] = [];
-  #completionTokens = 0;
   #times: Times = { arrived: performance.now(), started: 0, firstToken: 0, finished: 0 };
-  #finish: Generation['finish'] = null;
+  #over = false;
   #error: unknown = null;
   #wake: (() => void) | null = null;
+  #settle: () => void = () => {};
+  readonly ended = new Promise<void>((resolve) => {
+    this.#settle = resolve;
+  });
 
-  constructor(request: Request, sequence: Sequence, cancel: () => void) {
+  constructor(request: Request, sequence: Sequence, end: (finish: 'stop' | 'cancelled') => void) {
     this.request = request;
-    this.cancel = cancel;
+    this.#end = end;
     this.#sequence = sequence;
   }
 
-  get finish() {
-    return this.#finish;
+  cancel(finish: 'stop' | 'cancelled' = 'cancelled'): void {
+    this.#end(finish);
   }
 
   get times() {
@@ -219,25 +222,23 @@ class ActiveGeneration implements Generation {
 
   get usage(): Usage {
     const { promptTokens, cachedTokens } = this.#sequence;
-    return { promptTokens, cachedTokens, completionTokens: this.#completionTokens };
+    return { promptTokens, cachedTokens, completionTokens: this.#tokens.length };
   }
 
   start(now: number): void {
     if (this.#times.started === 0) this.#times = { ...this.#times, started: now };
   }
 
-  count(): void {
-    if (this.#completionTokens++ === 0) this.#times = { ...this.#times, firstToken: performance.now() };
-  }
-
   push(token: SampledToken): void {
+    if (this.#tokens.length === 0) this.#times = { ...this.#times, firstToken: performance.now() };
     this.#tokens.push(token);
     this.#signal();
   }
 
-  end(finish: 'stop' | 'length' | 'cancelled'): void {
-    this.#finish = finish;
+  end(): void {
+    this.#over = true;
     this.#times = { ...this.#times, finished: performance.now() };
+    this.#settle();
     this.#signal();
   }
 
@@ -250,7 +251,7 @@ class ActiveGeneration implements Generation {
       for (let next = 0; ; ) {
         while (next < this.#tokens.length) yield this.#tokens[next++]!;
         if (this.#error) throw this.#error;
-        if (this.#finish) return;
+        if (this.#over) return;
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });

@@ -10,6 +10,8 @@ export interface AnswerPart {
 }
 
 export interface ReasoningSplitter {
+  /** Whether what came last belongs to the reasoning. */
+  readonly inside: boolean;
   push(piece: string): AnswerPart;
   /** What was held back, at the end of the text. */
   flush(): AnswerPart;
@@ -67,6 +69,9 @@ export function createReasoningSplitter(inside: boolean): ReasoningSplitter {
   }
 
   return {
+    get inside() {
+      return place === 'reasoning';
+    },
     push(piece) {
       held += piece;
       return advance(false);
