@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -16,10 +17,15 @@ namespace FARTHING_ISA {
 //
 #include "kernels/attention.h"
 #include "kernels/experts.h"
+#include "kernels/product.h"
+//
+#include "kernels/pack.h"
+//
+#include "kernels/outer.h"
+//
 #include "kernels/linear.h"
 #include "kernels/loss.h"
 #include "kernels/optimizer.h"
-#include "kernels/pack.h"
 
 static const KernelEntry table[] = {ATTENTION_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS LINEAR_KERNELS LOSS_KERNELS
                                         OPTIMIZER_KERNELS PACK_KERNELS{nullptr, nullptr}};

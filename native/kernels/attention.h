@@ -1,6 +1,8 @@
 // Attention over the paged cache (inference) and over whole sequences (training).
 #include "attention_tile.h"
 //
+#include "cached_unit.h"
+//
 #include "cached_attention.h"
 #include "causal_attention.h"
 #include "causal_attention_backward.h"

@@ -14,22 +14,24 @@ constexpr float kHidden = -1e38f;  // score of a pair that does not see each oth
 // Memory order of the matrix x in a product: element (n, k) is x[n * stride + k] or x[k * stride + n].
 enum class Order { Rows, Transposed };
 
-// out[n][lane] = start(n, lane) + sum over k < depth of x(n, k) * columns[k][lane], for ROWS of n and VECS * 16 lanes
-template <Order ORDER, int ROWS, int VECS, class Start>
-static inline void product_tile(float* out, const float* x, int64_t stride, const float* columns, int width, int depth,
+// out[n][lane] = start(n, lane) + sum over k < depth of x(n, k) * columns[k][lane], for ROWS of n and VECS * 16 lanes.
+// T is float, or Pair: then k, depth and stride count pairs of bf16 numbers.
+template <Order ORDER, int ROWS, int VECS, class T, class Start>
+static inline void product_tile(float* out, const T* x, int64_t stride, const T* columns, int width, int depth,
                                 Start start) {
+  using Column = decltype(load(columns));
   Vec sums[ROWS][VECS];
 #pragma GCC unroll 16
   for (int n = 0; n < ROWS; ++n)
 #pragma GCC unroll 4
     for (int v = 0; v < VECS; ++v) sums[n][v] = start(out + n * width + v * kLanes, v * kLanes);
   for (int k = 0; k < depth; ++k) {
-    Vec column[VECS];
+    Column column[VECS];
 #pragma GCC unroll 4
     for (int v = 0; v < VECS; ++v) column[v] = load(columns + k * width + v * kLanes);
 #pragma GCC unroll 16
     for (int n = 0; n < ROWS; ++n) {
-      const Vec factor = splat(ORDER == Order::Rows ? x[n * stride + k] : x[k * stride + n]);
+      const Column factor = splat(ORDER == Order::Rows ? x[n * stride + k] : x[k * stride + n]);
 #pragma GCC unroll 4
       for (int v = 0; v < VECS; ++v) sums[n][v] = fma(factor, column[v], sums[n][v]);
     }
@@ -40,9 +42,9 @@ static inline void product_tile(float* out, const float* x, int64_t stride, cons
     for (int v = 0; v < VECS; ++v) store(out + n * width + v * kLanes, sums[n][v]);
 }
 
-template <Order ORDER, int VECS, class Start>
-static inline void product_panel(float* out, int rows, const float* x, int64_t stride, const float* columns, int width,
-                                 int depth, Start start) {
+template <Order ORDER, int VECS, class T, class Start>
+static inline void product_panel(float* out, int rows, const T* x, int64_t stride, const T* columns, int width, int depth,
+                                 Start start) {
   const int64_t next = ORDER == Order::Rows ? stride : 1;
   int n = 0;
   for (; n + kTileRows <= rows; n += kTileRows)
@@ -53,9 +55,9 @@ static inline void product_panel(float* out, int rows, const float* x, int64_t s
 
 // out[n][m] = start(out + n * width + m, m) + sum over k < depth of x(n, k) * columns[k][m], for n < rows, m < width.
 // `start` gives the first term of each chain.
-template <Order ORDER, class Start>
-static inline void product(float* out, int rows, const float* x, int64_t stride, const float* columns, int width,
-                           int depth, Start start) {
+template <Order ORDER, class T, class Start>
+static inline void product(float* out, int rows, const T* x, int64_t stride, const T* columns, int width, int depth,
+                           Start start) {
   int m = 0;
   const auto from = [&](const float* at, int lane) { return start(at, m + lane); };
   for (; m + kTileVecs * kLanes <= width; m += kTileVecs * kLanes)
@@ -70,6 +72,16 @@ constexpr auto from_out = [](const float* at, int) { return load(at); };
 static inline int to_lanes(int rows) { return (rows + kLanes - 1) / kLanes * kLanes; }
 
 static inline void clear(float* to, int64_t count) { memset(to, 0, count * sizeof(float)); }
+
+// Rows 2k and 2k + 1 of columns[depth][width] become row k of pairs[ceil(depth / 2)][width]; pairs may be columns.
+static inline void pair_rows(Pair* pairs, const float* columns, int width, int depth) {
+  for (int k = 0; k < depth; k += 2) {
+    for (int m = 0; m < width; m += kLanes) {
+      const Vec odd = k + 1 < depth ? load(columns + (k + 1) * width + m) : zero();
+      store(pairs + k / 2 * width + m, to_pairs(load(columns + k * width + m), odd));
+    }
+  }
+}
 
 // columns[k][lane] = scale * x[k]
 static inline void put_column(float* columns, int width, int lane, const float* x, int depth, float scale) {

@@ -3,23 +3,7 @@
 // in order of position. Chunks and splits begin at fixed positions, so a token's result depends neither on the
 // tokens computed beside it, nor on block size or threads.
 
-constexpr int kChunk = 64;
-constexpr int kSplit = 512;
 constexpr int kUnitRows = 64;  // query rows (tokens x heads) that share the loaded keys, where one token has fewer
-
-// to[0..cols) = columns first.. of a cached row
-static inline void widen_row(float* to, const View& cache, int64_t row, int first, int cols) {
-  if (cache.dtype == DType::F32) {
-    memcpy(to, cache.f32(row) + first, cols * sizeof(float));
-    return;
-  }
-  const uint16_t* from = cache.bf16(row) + first;
-  each_vec(0, cols, [&](int c, int lanes) {
-    uint16_t some[kLanes] = {};
-    if (lanes < kLanes) memcpy(some, from + c, lanes * sizeof(uint16_t));
-    store_up_to(to + c, load_bf16(lanes < kLanes ? some : from + c), lanes);
-  });
-}
 
 static inline void narrow_row(uint16_t* to, const float* x, int cols) {
   each_vec(0, cols, [&](int c, int lanes) {
@@ -39,33 +23,6 @@ static void write_cache(const Op& op, const Context& ctx) {
   });
 }
 
-// One attention over a cache. Query row m of a unit is head m % group_heads of token m / group_heads; it is made of
-// `parts` pieces of columns, which follow each other along the key.
-struct CachedAttention {
-  struct Part {
-    const View* x;
-    int dim, head_stride, offset;
-  };
-  Part parts[2];
-  int part_count;
-  const View *out, *keys, *values, *positions, *sequences, *table, *partials;
-  int heads, groups;      // groups = key/value heads
-  int depth, value_dim;   // columns of a key and of a value
-  float scale;
-  int block_tokens;
-
-  int group_heads() const { return heads / groups; }
-  bool shared() const { return keys->data == values->data; }
-  int64_t cache_row(int sequence, int position) const {
-    return static_cast<int64_t>(table->i32(sequence)[position / block_tokens]) * block_tokens + position % block_tokens;
-  }
-};
-
-// Neighbouring rows of one sequence.
-struct Run {
-  int32_t first, count, splits;
-};
-
 static inline int splits_of(int last_position) { return last_position / kSplit + 1; }
 
 // Fills runs[rows]; returns how many. `most` rows at most in a run.
@@ -83,84 +40,6 @@ static int find_runs(const CachedAttention& a, int64_t rows, int most, Run* runs
   }
   return count;
 }
-
-// A run's queries and its running sums for one key/value head, in this thread's scratch.
-struct Unit {
-  const CachedAttention& a;
-  int width;                        // lanes: query rows, padded
-  float* queries;                   // [depth][width], scaled
-  float *first, *last;              // [width]: window of each lane
-  float* scores;                    // [kChunk][width]
-  float *keys, *values;             // [kChunk][depth], [kChunk][value_dim]
-  float *most, *sum, *decay;        // [width] of the split
-  float* mixed;                     // [value_dim][width] of the split
-  float *whole_most, *whole_sum, *whole_mixed;  // of all splits so far
-
-  static size_t floats(const CachedAttention& a, int width) {
-    return static_cast<size_t>(width) * (a.depth + kChunk + 2 * a.value_dim + 7) + kChunk * (a.depth + a.value_dim);
-  }
-
-  Unit(const CachedAttention& attention, int lanes, float* memory) : a(attention), width(lanes) {
-    const auto take = [&](size_t count) {
-      float* at = memory;
-      memory += count;
-      return at;
-    };
-    queries = take(static_cast<size_t>(a.depth) * width);
-    scores = take(static_cast<size_t>(kChunk) * width);
-    mixed = take(static_cast<size_t>(a.value_dim) * width);
-    whole_mixed = take(static_cast<size_t>(a.value_dim) * width);
-    keys = take(static_cast<size_t>(kChunk) * a.depth);
-    values = a.shared() ? keys : take(static_cast<size_t>(kChunk) * a.value_dim);
-    for (float** row : {&first, &last, &most, &sum, &decay, &whole_most, &whole_sum}) *row = take(width);
-  }
-
-  void load_queries(const Run& run, int group) {
-    const int per_token = a.group_heads();
-    clear(queries, static_cast<int64_t>(a.depth) * width);
-    for (int m = 0; m < width; ++m) {
-      const int token = m / per_token < run.count ? m / per_token : run.count - 1;
-      first[m] = 0;
-      last[m] = static_cast<float>(*a.positions->i32(run.first + token));
-      if (m >= run.count * per_token) continue;
-      const int head = group * per_token + m % per_token;
-      float* to = queries;
-      for (int p = 0; p < a.part_count; ++p) {
-        const auto& part = a.parts[p];
-        put_column(to, width, m, part.x->f32(run.first + token) + head * part.head_stride + part.offset, part.dim, a.scale);
-        to += static_cast<int64_t>(part.dim) * width;
-      }
-    }
-  }
-
-  // Sums of the positions of one split into most, sum, mixed.
-  void run_split(const Run& run, int group, int split) {
-    int end = 0, full = 1 << 30;  // positions below `full` are seen by all lanes
-    for (int t = 0; t < run.count; ++t) {
-      const int seen = *a.positions->i32(run.first + t) + 1;
-      end = seen > end ? seen : end;
-      full = seen < full ? seen : full;
-    }
-    if (end > (split + 1) * kSplit) end = (split + 1) * kSplit;
-    const int sequence = *a.sequences->i32(run.first);
-    const Softmax softmax{most, sum, decay};
-    const Window window{first, last};
-    softmax.reset(width);
-    clear(mixed, static_cast<int64_t>(a.value_dim) * width);
-    for (int base = split * kSplit; base < end; base += kChunk) {
-      const int count = end - base < kChunk ? end - base : kChunk;
-      for (int j = 0; j < count; ++j) {
-        const int64_t row = a.cache_row(sequence, base + j);
-        widen_row(keys + j * a.depth, *a.keys, row, group * a.depth, a.depth);
-        if (!a.shared()) widen_row(values + j * a.value_dim, *a.values, row, group * a.value_dim, a.value_dim);
-      }
-      product<Order::Rows>(scores, count, keys, a.depth, queries, width, a.depth, from_zero);
-      softmax.add_chunk(scores, count, width, base + count > full ? &window : nullptr, base);
-      product<Order::Transposed>(mixed, a.value_dim, values, a.shared() ? a.depth : a.value_dim, scores, width, count,
-                                 [&](const float* at, int m) { return mul(load(at), load(decay + m)); });
-    }
-  }
-};
 
 // The weights by which the sums so far and the next split's are added, for 16 lanes.
 struct Blend {
@@ -300,7 +179,7 @@ static void cached_attention(const Op& op, const Context& ctx, const CachedAtten
 }
 
 // [out, partials] <- [qLatent, queries, cache, positions, sequences, blockTable],
-// scalars: heads, kvLoraRank, ropeDim, queryHeadDim, queryRopeOffset, softmaxScale, blockTokens
+// scalars: heads, kvLoraRank, ropeDim, queryHeadDim, queryRopeOffset, softmaxScale, blockTokens, fast
 static void latent_attention(const Op& op, const Context& ctx) {
   const auto& v = op.views;
   const int heads = op.scalars[0], rank = op.scalars[1], rope_dim = op.scalars[2];
@@ -313,11 +192,12 @@ static void latent_attention(const Op& op, const Context& ctx) {
   a.positions = &v[5], a.sequences = &v[6], a.table = &v[7];
   a.heads = heads, a.groups = 1, a.depth = rank + rope_dim, a.value_dim = rank;
   a.scale = op.scalars[5], a.block_tokens = op.scalars[6];
+  a.pairs = op.scalars[7] != 0 && a.fits_pairs();
   cached_attention(op, ctx, a);
 }
 
 // [out, partials] <- [queries, keys, values, positions, sequences, blockTable],
-// scalars: heads, kvHeads, headDim, softmaxScale, blockTokens
+// scalars: heads, kvHeads, headDim, softmaxScale, blockTokens, fast
 static void paged_attention(const Op& op, const Context& ctx) {
   const auto& v = op.views;
   const int head_dim = op.scalars[2];
@@ -328,5 +208,6 @@ static void paged_attention(const Op& op, const Context& ctx) {
   a.positions = &v[5], a.sequences = &v[6], a.table = &v[7];
   a.heads = op.scalars[0], a.groups = op.scalars[1], a.depth = head_dim, a.value_dim = head_dim;
   a.scale = op.scalars[3], a.block_tokens = op.scalars[4];
+  a.pairs = op.scalars[5] != 0 && a.fits_pairs();
   cached_attention(op, ctx, a);
 }

@@ -182,3 +182,59 @@ static inline Vec sqrt(Vec a) {
   return a;
 }
 #endif
+
+// Two bf16 numbers in a word, even index in the low half, and sixteen such words.
+using Pair = uint32_t __attribute__((may_alias));
+#if defined(FARTHING_avx512)
+constexpr bool kPairProducts = true;
+using PairVec = __m512i;
+static inline PairVec load(const Pair* p) { return _mm512_loadu_si512(p); }
+static inline void store(Pair* p, PairVec v) { _mm512_storeu_si512(p, v); }
+static inline PairVec splat(Pair x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+// a.even * b.even + a.odd * b.odd + c, subnormal numbers taken as zero
+static inline Vec fma(PairVec a, PairVec b, Vec c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+static inline PairVec to_pairs(Vec even, Vec odd) {
+  const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
+  const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+static inline PairVec zip_bf16(const uint16_t* even, const uint16_t* odd) {
+  const auto widen = [](const uint16_t* p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); };
+  return _mm512_or_si512(widen(even), _mm512_slli_epi32(widen(odd), 16));
+}
+#else
+constexpr bool kPairProducts = false;  // slower than products of floats; here so that the same code compiles
+struct PairVec {
+  uint32_t lane[kLanes];
+};
+static inline PairVec load(const Pair* p) {
+  PairVec v;
+  memcpy(v.lane, p, sizeof v.lane);
+  return v;
+}
+static inline void store(Pair* p, PairVec v) { memcpy(p, v.lane, sizeof v.lane); }
+static inline PairVec splat(Pair x) {
+  PairVec v;
+  for (uint32_t& lane : v.lane) lane = x;
+  return v;
+}
+static inline PairVec zip_bf16(const uint16_t* even, const uint16_t* odd) {
+  PairVec v;
+  for (int i = 0; i < kLanes; ++i) v.lane[i] = even[i] | static_cast<uint32_t>(odd[i]) << 16;
+  return v;
+}
+static inline PairVec to_pairs(Vec even, Vec odd) {
+  uint16_t low[kLanes], high[kLanes];
+  store_bf16(low, even);
+  store_bf16(high, odd);
+  return zip_bf16(low, high);
+}
+static inline Vec fma(PairVec a, PairVec b, Vec c) {
+  const auto half = [](PairVec v, bool odd) {
+    uint16_t bits[kLanes];
+    for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<uint16_t>(odd ? v.lane[i] >> 16 : v.lane[i]);
+    return load_bf16(bits);
+  };
+  return fma(half(a, false), half(b, false), fma(half(a, true), half(b, true), c));
+}
+#endif

@@ -31,7 +31,10 @@ export interface Program {
 const ALIGNMENT = 64;
 const align = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 
-/** Compiles `graph` for runs of at most `greatest` lengths. Tensors in `keep` are placed even if no op uses them. */
+/**
+ * Compiles `graph` for runs of at most `greatest` lengths. Tensors in `keep` hold their content after a run, like
+ * `own` ones, so that results and inner values can be read.
+ */
 export function compile(graph: Graph, greatest: Lengths, keep: readonly Tensor[] = []): Program {
   const bytesOf = (s: Storage) => {
     const rows = s.rows.axis === null ? s.rows.times : s.rows.times * greatest[s.rows.axis];
@@ -117,13 +120,14 @@ function planMemory(graph: Graph, bytesOf: (s: Storage) => number, keep: readonl
   });
   const offsets = new Map<Storage, number>();
   let bytes = 0;
-  const owned = new Set([...spans.keys(), ...keep.map((t) => t.storage)].filter((s) => s.memory === 'own'));
+  const owned = new Set([...spans.keys()].filter((s) => s.memory === 'own'));
+  for (const { storage } of keep) if (typeof storage.memory === 'string') owned.add(storage);
   for (const storage of owned) {
     offsets.set(storage, bytes);
     bytes += align(bytesOf(storage));
   }
   const placed: { from: number; to: number; first: number; last: number }[] = [];
-  const temps = [...spans].filter(([s]) => s.memory === 'temp').sort((a, b) => bytesOf(b[0]) - bytesOf(a[0]));
+  const temps = [...spans].filter(([s]) => !owned.has(s)).sort((a, b) => bytesOf(b[0]) - bytesOf(a[0]));
   for (const [storage, span] of temps) {
     const size = align(bytesOf(storage));
     let from = bytes;

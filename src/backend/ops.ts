@@ -268,7 +268,8 @@ export interface LatentHeads {
 /**
  * Absorbed latent attention (DeepSeek-V2 report, §2.1): score = qLatent · c + qRope · kRope over cached rows
  * [c | kRope]; each cached latent is read once for all heads. Softmax runs over fixed spans of positions,
- * combined in order of position, whatever the block size or the number of threads.
+ * combined in order of position, whatever the block size or the number of threads. With `fast` compute and a bf16
+ * cache, queries and probabilities are rounded to bf16 where the processor multiplies pairs of them.
  * @param qLatent f32 [R, heads · kvLoraRank]  @param queries f32 [R, heads · queryHeadDim]
  * @returns f32 [R, heads · kvLoraRank]
  */
@@ -287,7 +288,16 @@ export function latentAttention(
     'latent_attention',
     [out, splitPartials(paging, 1, heads, kvLoraRank)],
     [qLatent, queries, cache, paging.positions, paging.sequences, paging.blockTable],
-    [heads, kvLoraRank, ropeDim, queryHeadDim, queryRopeOffset, softmaxScale, paging.blockTokens],
+    [
+      heads,
+      kvLoraRank,
+      ropeDim,
+      queryHeadDim,
+      queryRopeOffset,
+      softmaxScale,
+      paging.blockTokens,
+      graph.compute === 'fast' ? 1 : 0,
+    ],
   );
   return out;
 }
@@ -319,7 +329,7 @@ export function pagedAttention(
     'paged_attention',
     [out, splitPartials(paging, kvHeads, heads / kvHeads, headDim)],
     [queries, keys, values, paging.positions, paging.sequences, paging.blockTable],
-    [heads, kvHeads, headDim, softmaxScale, paging.blockTokens],
+    [heads, kvHeads, headDim, softmaxScale, paging.blockTokens, graph.compute === 'fast' ? 1 : 0],
   );
   return out;
 }

@@ -5,7 +5,7 @@
 import { access, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { duplicateKey } from '../numerics/duplicate-key.ts';
-import { FormatError } from '../numerics/format-error.ts';
+import { FormatError, shown } from '../numerics/format-error.ts';
 import type { SafetensorsTensor } from '../numerics/safetensors.ts';
 import { openSafetensors } from './mapped-safetensors.ts';
 
@@ -86,9 +86,9 @@ function weightMap(index: unknown): Map<string, string> {
 
 async function tensorsOfFile(folder: string, file: string): Promise<[string, TensorInFile][]> {
   const path = join(folder, file);
-  const status = await stat(path);
-  if (!status.isFile()) throw new CheckpointError(`${file}: not a regular file`);
-  if (status.size === 0) throw new CheckpointError(`${file}: is empty, expected a safetensors file`);
+  if ((await fileBytes(path, file)) === 0) {
+    throw new CheckpointError(`${file}: is empty, expected a safetensors file`);
+  }
   return [...openSafetensors(path).tensors].map(([name, tensor]) => [name, { ...tensor, file }]);
 }
 
@@ -99,7 +99,7 @@ async function readJson(folder: string, file: string): Promise<unknown> {
       `${file}: no such file in ${folder}. A checkpoint folder has ${CONFIG} and safetensors files`,
     );
   }
-  const { size } = await stat(path);
+  const size = await fileBytes(path, file);
   if (size > MAX_JSON_BYTES)
     throw new CheckpointError(`${file}: has ${size} bytes, expected at most ${MAX_JSON_BYTES}`);
   const text = await readFile(path, 'utf8');
@@ -114,6 +114,12 @@ async function readJson(folder: string, file: string): Promise<unknown> {
   return json;
 }
 
+async function fileBytes(path: string, file: string): Promise<number> {
+  const status = await stat(path);
+  if (!status.isFile()) throw new CheckpointError(`${file}: is a folder or a device, expected a file`);
+  return status.size;
+}
+
 async function exists(path: string): Promise<boolean> {
   return await access(path).then(
     () => true,
@@ -123,9 +129,4 @@ async function exists(path: string): Promise<boolean> {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'missing';
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }

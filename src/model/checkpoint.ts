@@ -95,15 +95,18 @@ function settleOptionalParts(config: ModelConfig, found: Map<string, TensorInFil
   };
   drop((name) => HARMLESS.test(name));
   if (config.family !== 'deepseek') return { config, notes };
-  const first = `model.layers.${config.numHiddenLayers}.`;
-  const stored = [...found.keys()].some((name) => name.startsWith(first));
-  if (config.numNextnPredictLayers === 0 && found.has(`${first}eh_proj.weight`)) {
-    drop((name) => name.startsWith(first));
-    notes.push(`${first}*: an MTP module, set aside because num_nextn_predict_layers = 0 in config.json`);
-  }
-  if (config.numNextnPredictLayers > 0 && !stored) {
-    notes.push(`${first}*: no MTP module is stored, though num_nextn_predict_layers = ${config.numNextnPredictLayers}`);
+  const module = (depth: number) => `model.layers.${config.numHiddenLayers + depth}.`;
+  const stored = (depth: number) => [...found.keys()].some((name) => name.startsWith(module(depth)));
+  if (config.numNextnPredictLayers > 0 && !stored(0)) {
+    notes.push(
+      `${module(0)}*: no MTP module is stored, though num_nextn_predict_layers = ${config.numNextnPredictLayers}`,
+    );
     return { config: { ...config, numNextnPredictLayers: 0 }, notes };
+  }
+  if (config.numNextnPredictLayers > 0) return { config, notes };
+  for (let depth = 0; found.has(`${module(depth)}eh_proj.weight`); depth++) {
+    drop((name) => name.startsWith(module(depth)));
+    notes.push(`${module(depth)}*: an MTP module, set aside because num_nextn_predict_layers = 0 in config.json`);
   }
   return { config, notes };
 }

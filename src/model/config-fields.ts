@@ -3,7 +3,7 @@
  * where a failed check becomes a message.
  */
 import { z } from 'zod';
-import { FormatError } from '../numerics/format-error.ts';
+import { FormatError, shown } from '../numerics/format-error.ts';
 
 export class ConfigError extends FormatError {
   override name = 'ConfigError';
@@ -71,9 +71,4 @@ export function parseFields<Schema extends z.ZodType>(schema: Schema, json: obje
 
 function valueAt(json: unknown, path: readonly PropertyKey[]): unknown {
   return path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], json);
-}
-
-function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'missing';
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }

@@ -3,6 +3,7 @@
  * with every default resolved. Keys as Hugging Face publishes them; names here as the papers write them.
  */
 import { z } from 'zod';
+import { shown } from '../numerics/format-error.ts';
 import { deepSeekJson, parseDeepSeek } from './config-deepseek.ts';
 import { denseJson, parseDense } from './config-dense.ts';
 import { ConfigError, oneOf, parseFields } from './config-fields.ts';
@@ -106,7 +107,7 @@ const MODEL_TYPES = ['deepseek_v2', 'deepseek_v3', 'llama', 'qwen2', 'qwen3'] as
  */
 export function parseConfig(json: unknown, fileName: string): ModelConfig {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-    throw new ConfigError(`${fileName}: the whole is ${JSON.stringify(json)?.slice(0, 60)}, expected a JSON object`);
+    throw new ConfigError(`${fileName}: the whole is ${shown(json)}, expected a JSON object`);
   }
   if (!('model_type' in json) && 'n_layers' in json && 'dim' in json) {
     throw new ConfigError(

@@ -1,4 +1,11 @@
 /** One step of a loaded model over a paged cache: token ids in, logits out. */
+import { compile } from '../backend/compile.ts';
+import { createGraph, own, resident, rowsOf, storageBytes } from '../backend/graph.ts';
+import { allocate } from '../backend/native.ts';
+import { selectRows } from '../backend/ops.ts';
+import type { ModelConfig } from './config.ts';
+import { cacheWidths, forward, frequencyTable, head } from './forward.ts';
+import type { Model } from './load.ts';
 
 export interface RunnerLimits {
   /** Most tokens, rows of logits and sequences in one step. */
@@ -29,4 +36,100 @@ export interface Runner {
    * overwritten by the next step.
    */
   step(chunks: readonly SequenceChunk[]): Promise<Float32Array>;
+}
+
+/**
+ * Prepares the step of `model` once for all step sizes up to `limits` and gives it a cache.
+ * Cache rows are f32 in `f32` compute and bf16 in `fast`.
+ */
+export async function createRunner(model: Model, limits: RunnerLimits): Promise<Runner> {
+  const { config, weights, compute } = model;
+  const graph = createGraph(compute);
+  const perToken = () => own(rowsOf('token'), 1, 'i32');
+  const cacheDtype = compute === 'f32' ? 'f32' : 'bf16';
+  const cacheRows = limits.blocks * limits.blockTokens;
+  const cache = (width: number) => {
+    const byteLength = storageBytes(cacheDtype, cacheRows, width);
+    return resident(cacheRows, width, cacheDtype, { buffer: allocate(byteLength), byteOffset: 0, byteLength });
+  };
+  const paging = {
+    slots: perToken(),
+    positions: perToken(),
+    sequences: perToken(),
+    blockTable: own(rowsOf('sequence'), limits.blocksPerSequence, 'i32'),
+    blockTokens: limits.blockTokens,
+  };
+  const caches = Array.from({ length: config.numHiddenLayers }, () => cacheWidths(config).map(cache));
+  const ids = perToken();
+  const picked = own(rowsOf('logit'), 1, 'i32');
+  const inputs = {
+    ids,
+    positions: paging.positions,
+    frequencies: frequencyTable(model.rope),
+    attention: { kind: 'paged', paging, caches },
+  } as const;
+  const { hidden } = forward(graph, config, model.rope, weights, inputs);
+  const logits = head(graph, weights, selectRows(graph, hidden, picked));
+  await weights.ready();
+  const program = compile(graph, { token: limits.tokens, logit: limits.logits, sequence: limits.sequences }, [logits]);
+
+  const idRows = program.i32(ids);
+  const slotRows = program.i32(paging.slots);
+  const positionRows = program.i32(paging.positions);
+  const sequenceRows = program.i32(paging.sequences);
+  const blockRows = program.i32(paging.blockTable);
+  const pickedRows = program.i32(picked);
+  const logitRows = program.f32(logits);
+
+  return {
+    limits,
+    async step(chunks) {
+      let token = 0;
+      let logit = 0;
+      chunks.forEach((chunk, sequence) => {
+        checkChunk(chunk, config, limits);
+        if (token + chunk.ids.length > limits.tokens)
+          throw new RangeError(`more than ${limits.tokens} tokens in a step`);
+        if (logit + chunk.logits > limits.logits) throw new RangeError(`more than ${limits.logits} logits in a step`);
+        if (sequence >= limits.sequences) throw new RangeError(`more than ${limits.sequences} sequences in a step`);
+        blockRows.set(chunk.blocks, sequence * limits.blocksPerSequence);
+        for (let i = 0; i < chunk.ids.length; i++, token++) {
+          const position = chunk.start + i;
+          const block = chunk.blocks[Math.floor(position / limits.blockTokens)]!;
+          idRows[token] = chunk.ids[i]!;
+          positionRows[token] = position;
+          sequenceRows[token] = sequence;
+          slotRows[token] = block * limits.blockTokens + (position % limits.blockTokens);
+        }
+        for (let i = 0; i < chunk.logits; i++) pickedRows[logit++] = token - chunk.logits + i;
+      });
+      await program.run({ token, logit, sequence: chunks.length });
+      return logitRows.subarray(0, logit * config.vocabSize);
+    },
+  };
+}
+
+function checkChunk({ ids, start, blocks, logits }: SequenceChunk, config: ModelConfig, limits: RunnerLimits): void {
+  const end = start + ids.length;
+  if (
+    !Number.isInteger(start) ||
+    start < 0 ||
+    blocks.length * limits.blockTokens < end ||
+    blocks.length > limits.blocksPerSequence
+  ) {
+    throw new RangeError(`positions ${start} to ${end - 1} in ${blocks.length} blocks of ${limits.blockTokens}`);
+  }
+  if (logits < 0 || logits > ids.length) throw new RangeError(`logits of ${logits} of ${ids.length} tokens`);
+  for (let i = 0; i < blocks.length; i++) {
+    const block = blocks[i]!;
+    if (!Number.isInteger(block) || block < 0 || block >= limits.blocks) {
+      throw new RangeError(`cache block ${block}, expected 0 to ${limits.blocks - 1}`);
+    }
+  }
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i]!;
+    if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize) {
+      throw new RangeError(`token id ${id}, expected 0 to ${config.vocabSize - 1}`);
+    }
+  }
 }

@@ -1,0 +1,38 @@
+/** What a forward pass works with: the graph it extends, the configuration, the weights and the inputs. */
+import type { Graph, Tensor } from '../backend/graph.ts';
+import type { Paging } from '../backend/ops.ts';
+import type { RopeSettings } from './rope.ts';
+import type { Weights } from './weights.ts';
+
+/** How the layers attend: over a paged cache (inference), or over whole packed sequences (training). */
+
+export type Attention =
+  | {
+      readonly kind: 'paged';
+      readonly paging: Paging;
+      /** The cache of layer i: MLA one tensor [rows, kvLoraRank + ropeDim]; otherwise keys and values. */
+      readonly caches: readonly (readonly Tensor[])[];
+    }
+  | {
+      readonly kind: 'causal';
+      /** i32 [tokens, 1]: first row of each row's document. */
+      readonly starts: Tensor;
+    };
+
+/** What enters a forward pass. */
+export interface ForwardInputs {
+  /** i32 [tokens, 1] each. */
+  readonly ids: Tensor;
+  readonly positions: Tensor;
+  /** f32 [1, rotary dim / 2]. */
+  readonly frequencies: Tensor;
+  readonly attention: Attention;
+}
+
+export interface Pass<Config> {
+  readonly graph: Graph;
+  readonly config: Config;
+  readonly rope: RopeSettings;
+  readonly weights: Weights;
+  readonly inputs: ForwardInputs;
+}
