@@ -26,22 +26,25 @@ export function float32ToE4m3(value: number): number {
   return sign | (((exponent + 6) << 3) + steps);
 }
 
-/** Index of the first NaN code (0x7F or 0xFF) in `codes`, or -1. Four codes a step. */
+/** Index of the first NaN code (0x7F or 0xFF) in `codes`, or -1. */
 export function indexOfE4m3NaN(codes: Uint8Array): number {
-  const unaligned = Math.min((4 - (codes.byteOffset % 4)) % 4, codes.length);
-  const words = new Uint32Array(codes.buffer, codes.byteOffset + unaligned, (codes.length - unaligned) >> 2);
-  const firstIn = (from: number, to: number) => {
+  const firstBetween = (from: number, to: number) => {
     for (let i = from; i < to; i++) if ((codes[i]! & 0x7f) === 0x7f) return i;
     return -1;
   };
-  const before = firstIn(0, unaligned);
+  // Four codes a step; the few before the first aligned word and after the last go one by one.
+  const unaligned = (4 - (codes.byteOffset % 4)) % 4;
+  if (codes.length < unaligned + 4) return firstBetween(0, codes.length);
+  const words = new Uint32Array(codes.buffer, codes.byteOffset + unaligned, (codes.length - unaligned) >> 2);
+  const before = firstBetween(0, unaligned);
   if (before >= 0) return before;
   for (let i = 0; i < words.length; i++) {
+    // Adding one carries into the top bit of a byte only where its other seven were all set.
     if ((((words[i]! & 0x7f7f7f7f) + 0x01010101) & 0x80808080) !== 0) {
-      return firstIn(unaligned + 4 * i, unaligned + 4 * i + 4);
+      return firstBetween(unaligned + 4 * i, unaligned + 4 * i + 4);
     }
   }
-  return firstIn(unaligned + 4 * words.length, codes.length);
+  return firstBetween(unaligned + 4 * words.length, codes.length);
 }
 
 const word = new DataView(new ArrayBuffer(8));

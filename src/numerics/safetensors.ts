@@ -5,7 +5,7 @@
 import { constants } from 'node:buffer';
 import { DTYPE_BYTES, isStoredDType, type StoredDType } from './dtype.ts';
 import { duplicateKey } from './duplicate-key.ts';
-import { FormatError } from './format-error.ts';
+import { FormatError, shown } from './format-error.ts';
 
 export class SafetensorsError extends FormatError {
   override name = 'SafetensorsError';
@@ -160,9 +160,4 @@ function isSizes(value: unknown): value is number[] {
 
 function count(n: number, noun: string): string {
   return `${n} ${noun}${n === 1 ? '' : 's'}`;
-}
-
-function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'missing';
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }
