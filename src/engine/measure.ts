@@ -1,0 +1,104 @@
+/** How fast a model reads prompts and writes tokens here: steps of the model itself, without sampling. */
+import type { Model } from '../model/load.ts';
+import { createRunner, type Runner, type SequenceChunk } from '../model/runner.ts';
+import { argmax } from './sampler.ts';
+
+export interface Workload {
+  /** Tokens of the prompt that is read. */
+  readonly prompt: number;
+  /** Tokens that each of `batch` sequences writes after a context of `depth` tokens. */
+  readonly decode: number;
+  readonly depth: number;
+  readonly batch: number;
+  /** Times each is measured, after one that is not counted. */
+  readonly repeat: number;
+}
+
+export interface Rate {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+export interface Measurement {
+  readonly prefill: { readonly tokens: number; readonly tokensPerSecond: Rate };
+  /** All sequences together. */
+  readonly decode: {
+    readonly tokens: number;
+    readonly depth: number;
+    readonly batch: number;
+    readonly tokensPerSecond: Rate;
+  };
+}
+
+/** Tokens of a prompt that go through the model in one step, as the engine does it. */
+const STEP_TOKENS = 256;
+const BLOCK_TOKENS = 64;
+
+/** @throws RangeError when prompt or depth + decode exceed the model's context */
+export async function measure(model: Model, workload: Workload): Promise<Measurement> {
+  const { prompt, decode, depth, batch, repeat } = workload;
+  const longest = Math.max(prompt, depth + decode);
+  const { maxPositionEmbeddings: context } = model.config;
+  if (longest > context) throw new RangeError(`${longest} tokens are more than the model's context of ${context}`);
+  const blocksPerSequence = Math.ceil(longest / BLOCK_TOKENS);
+  const runner = await createRunner(model, {
+    tokens: Math.max(STEP_TOKENS, batch),
+    logits: batch,
+    sequences: batch,
+    blocks: blocksPerSequence * batch,
+    blockTokens: BLOCK_TOKENS,
+    blocksPerSequence,
+  });
+  const ids = Int32Array.from({ length: longest }, (_, i) => (i * 7919 + 13) % model.config.vocabSize);
+  const prefills: number[] = [];
+  const decodes: number[] = [];
+  for (let round = 0; round <= repeat; round++) {
+    if (prompt > 0) prefills.push(prompt / (await seconds(() => read(runner, ids.subarray(0, prompt), 0))));
+    if (decode === 0) continue;
+    for (let sequence = 0; sequence < batch; sequence++) await read(runner, ids.subarray(0, depth), sequence);
+    decodes.push((decode * batch) / (await seconds(() => write(runner, model.config.vocabSize, workload))));
+  }
+  return {
+    prefill: { tokens: prompt, tokensPerSecond: rate(prefills.slice(1)) },
+    decode: { tokens: decode, depth, batch, tokensPerSecond: rate(decodes.slice(1)) },
+  };
+}
+
+async function seconds(run: () => Promise<void>): Promise<number> {
+  const start = performance.now();
+  await run();
+  return (performance.now() - start) / 1000;
+}
+
+/** Passes `ids` through the model as the beginning of sequence number `sequence`. */
+async function read(runner: Runner, ids: Int32Array, sequence: number): Promise<void> {
+  const { tokens } = runner.limits;
+  for (let start = 0; start < ids.length; start += tokens) {
+    const piece = ids.subarray(start, start + tokens);
+    const last = start + piece.length === ids.length;
+    await runner.step([{ ids: piece, start, blocks: blocksOf(runner, sequence), logits: last ? 1 : 0 }]);
+  }
+}
+
+/** Writes the most probable tokens of all sequences, one of each a step. */
+async function write(runner: Runner, vocab: number, { decode, depth, batch }: Workload): Promise<void> {
+  let next = new Array<number>(batch).fill(1);
+  for (let i = 0; i < decode; i++) {
+    const chunks = next.map((id, sequence): SequenceChunk => {
+      return { ids: [id], start: depth + i, blocks: blocksOf(runner, sequence), logits: 1 };
+    });
+    const logits = await runner.step(chunks);
+    next = next.map((_, row) => argmax(logits.subarray(row * vocab, (row + 1) * vocab)));
+  }
+}
+
+function blocksOf({ limits }: Runner, sequence: number): number[] {
+  return Array.from({ length: limits.blocksPerSequence }, (_, i) => sequence * limits.blocksPerSequence + i);
+}
+
+function rate(values: readonly number[]): Rate {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))] ?? 0;
+  return { median: at(0.5), min: at(0), max: at(1) };
+}
