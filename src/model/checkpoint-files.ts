@@ -30,27 +30,30 @@ export async function readConfigJson(folder: string): Promise<unknown> {
   return await readJson(folder, CONFIG);
 }
 
-/** All tensors of the folder, by name. @throws CheckpointError, SafetensorsError */
-export async function tensorsOfFolder(folder: string): Promise<Map<string, TensorInFile>> {
+/** All tensors of the folder by name, and the one file or the shards' index. @throws CheckpointError, SafetensorsError */
+export async function tensorsOfFolder(folder: string): Promise<{ tensors: Map<string, TensorInFile>; source: string }> {
   const single = await exists(join(folder, SINGLE));
   const index = await exists(join(folder, INDEX));
   if (single && index) {
     throw new CheckpointError(`${folder}: has both ${SINGLE} and ${INDEX}, expected one. Remove the one that is stale`);
   }
-  if (index) return await tensorsOfShards(folder);
+  if (index) return { tensors: await tensorsOfShards(folder), source: INDEX };
   if (!single) {
     throw new CheckpointError(`${folder}: has neither ${SINGLE} nor ${INDEX}. Weights are read from safetensors files`);
   }
-  return new Map(await tensorsOfFile(folder, SINGLE));
+  return { tensors: new Map(await tensorsOfFile(folder, SINGLE)), source: SINGLE };
 }
 
 async function tensorsOfShards(folder: string): Promise<Map<string, TensorInFile>> {
   const shardOf = weightMap(await readJson(folder, INDEX));
   const tensors = new Map<string, TensorInFile>();
-  for (const shard of new Set(shardOf.values())) {
+  const shards = [...new Set(shardOf.values())].sort();
+  for (const shard of shards) {
     if (!(await exists(join(folder, shard)))) {
       throw new CheckpointError(`${shard}: no such file in ${folder}, though ${INDEX} lists it`);
     }
+  }
+  for (const shard of shards) {
     for (const [name, tensor] of await tensorsOfFile(folder, shard)) {
       const listed = shardOf.get(name);
       if (listed !== shard) {
@@ -74,6 +77,7 @@ function weightMap(index: unknown): Map<string, string> {
   };
   const map = isObject(index) ? index.weight_map : undefined;
   if (!isObject(map)) return refuse(`"weight_map" is ${shown(map)}, expected an object of tensor names and file names`);
+  if (Object.keys(map).length === 0) refuse('"weight_map" is empty, expected the tensors of the model');
   const shardOf = new Map<string, string>();
   for (const [name, shard] of Object.entries(map)) {
     if (typeof shard !== 'string' || !/^[\w-][\w.-]*\.safetensors$/.test(shard)) {

@@ -39,14 +39,18 @@ export interface StoredTensor {
  */
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   const declared = parseConfig(await readConfigJson(folder), 'config.json');
-  const found = await tensorsOfFolder(folder);
+  const { tensors: found, source } = await tensorsOfFolder(folder);
   const { config, notes } = settleOptionalParts(declared, found);
   const catalogue = weightCatalogue(config);
-  for (const expected of catalogue) checkTensor(expected, found);
+  for (const expected of catalogue) checkTensor(expected, found, source);
   checkNothingIsLeft(catalogue, found);
 
   const checked = new Map<string, StoredTensor>();
-  const names = catalogue.filter(({ name, role }) => role !== 'scale' && found.has(name)).map(({ name }) => name);
+  // A tied head may be stored, but the embedding is the head.
+  const isTied = (role: string) => role === 'head' && config.tieWordEmbeddings;
+  const names = catalogue
+    .filter(({ name, role }) => role !== 'scale' && !isTied(role) && found.has(name))
+    .map(({ name }) => name);
   const known = new Set(names);
   return {
     folder,
@@ -84,7 +88,7 @@ export function toFloat32({ dtype, shape, bytes, scales }: StoredTensor): Float3
 const HARMLESS = /^model\.(layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)$/;
 
 /**
- * Parts that files and configs are known to disagree about. Tied heads are dropped: the embedding is the head. An MTP
+ * Parts that files and configs are known to disagree about. An MTP
  * module that the config does not name is left aside whole; one that the config names and no file has (tools that
  * re-save a model drop it) is taken out of the config. Neither changes what the main model computes.
  */
@@ -111,11 +115,16 @@ function settleOptionalParts(config: ModelConfig, found: Map<string, TensorInFil
   return { config, notes };
 }
 
-function checkTensor(expected: ExpectedWeight, found: ReadonlyMap<string, TensorInFile>): void {
+function checkTensor(expected: ExpectedWeight, found: ReadonlyMap<string, TensorInFile>, source: string): void {
   const { name, shape, dtypes, required } = expected;
   const tensor = found.get(name);
   if (!tensor) {
-    if (required === 'always') throw missing(expected, found);
+    if (required === 'always') {
+      const stored = `[${shape.join(', ')}] (${dtypes.join(' or ')})`;
+      throw new CheckpointError(
+        `${source}: tensor "${name}" is missing, expected ${stored}. The file is incomplete or of another model than config.json`,
+      );
+    }
     if (required === 'with-fp8') checkScalePresence(name, null, found);
     return;
   }
@@ -155,14 +164,6 @@ function checkScalePresence(scaleName: string, scale: TensorInFile | null, found
       `${scale.file}: tensor "${scaleName}" scales "${name}", which is ${weight.dtype}, expected F8_E4M3`,
     );
   }
-}
-
-function missing(expected: ExpectedWeight, found: ReadonlyMap<string, TensorInFile>): CheckpointError {
-  const files = [...new Set([...found.values()].map(({ file }) => file))];
-  const where = files.length === 1 ? files[0] : 'all shards';
-  return new CheckpointError(
-    `${where}: tensor "${expected.name}" is missing, expected [${expected.shape.join(', ')}] (${expected.dtypes.join(' or ')})`,
-  );
 }
 
 function checkNothingIsLeft(catalogue: readonly ExpectedWeight[], found: ReadonlyMap<string, TensorInFile>): void {

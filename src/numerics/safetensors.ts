@@ -68,10 +68,11 @@ function parseHeader(file: ArrayBuffer, refuse: Refuse): { bytes: number; entrie
       `has ${count(file.byteLength, 'byte')}, expected at least the ${LENGTH_BYTES} of a header length. It is truncated`,
     );
   }
-  const bytes = Number(new DataView(file).getBigUint64(0, true));
-  if (bytes > MAX_HEADER_BYTES) {
-    refuse(`the header length says ${bytes} bytes, expected at most ${MAX_HEADER_BYTES}. It is no safetensors file`);
+  const length = new DataView(file).getBigUint64(0, true);
+  if (length > MAX_HEADER_BYTES) {
+    refuse(`the header length says ${length} bytes, expected at most ${MAX_HEADER_BYTES}. It is no safetensors file`);
   }
+  const bytes = Number(length);
   if (bytes > file.byteLength - LENGTH_BYTES) {
     refuse(
       `the header length says ${bytes} bytes, but only ${file.byteLength - LENGTH_BYTES} follow. The file is truncated`,

@@ -14,7 +14,7 @@ test('f16 has the values that numpy gives the same bits', () => {
     [0x4248, 3.140625],
     [0x5640, 100],
     [0x7bff, 65504],
-    [0x8001, -2 ** -24],
+    [0x8001, -(2 ** -24)],
     [0xc000, -2],
   ];
   for (const [bits, expected] of numpy) expect(value(bits)).toBe(expected);
