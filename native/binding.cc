@@ -145,6 +145,7 @@ napi_value map_file(napi_env env, napi_callback_info info) {
 
 struct Program {
   std::vector<Op> ops;
+  std::vector<double> seconds;    // of each op in the last profiled run
   std::vector<napi_ref> buffers;  // keeps the memory alive that the views point into
   bool running = false;
 };
@@ -232,19 +233,23 @@ napi_value create_program(napi_env env, napi_callback_info info) {
 struct Run {
   Program* program;
   int64_t lengths[kAxes];
+  bool profile;
   napi_deferred deferred;
   napi_async_work work;
   napi_ref keep;  // the program, while it runs
 };
 
-// runProgram(program, lengths): a promise, kept when every op is done. The event loop stays free.
+// runProgram(program, lengths, profile): a promise, kept when every op is done, of the seconds of each op if profiled.
+// The event loop stays free.
 napi_value run_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
-    napi_value args[2];
+    napi_value args[3];
     arguments(env, info, args);
     auto run = std::make_unique<Run>();
+    check(env, napi_get_value_bool(env, args[2], &run->profile));
     check(env, napi_get_value_external(env, args[0], reinterpret_cast<void**>(&run->program)));
     if (run->program->running) throw Failure{"the program is already running"};
+    run->program->seconds.resize(run->program->ops.size());
     for (uint32_t axis = 0; axis < kAxes; ++axis) run->lengths[axis] = integer(env, element(env, args[1], axis));
     napi_value promise, name;
     check(env, napi_create_promise(env, &run->deferred, &promise));
@@ -254,14 +259,24 @@ napi_value run_program(napi_env env, napi_callback_info info) {
                    env, nullptr, name,
                    [](napi_env, void* data) {
                      auto* r = static_cast<Run*>(data);
-                     execute(r->program->ops, r->lengths);
+                     execute(r->program->ops, r->lengths, r->profile ? r->program->seconds.data() : nullptr);
                    },
                    [](napi_env e, napi_status, void* data) {
                      std::unique_ptr<Run> r(static_cast<Run*>(data));
                      r->program->running = false;
-                     napi_value undefined;
-                     napi_get_undefined(e, &undefined);
-                     napi_resolve_deferred(e, r->deferred, undefined);
+                     napi_value result;
+                     if (r->profile) {
+                       const auto& seconds = r->program->seconds;
+                       napi_create_array_with_length(e, seconds.size(), &result);
+                       for (size_t i = 0; i < seconds.size(); ++i) {
+                         napi_value number;
+                         napi_create_double(e, seconds[i], &number);
+                         napi_set_element(e, result, i, number);
+                       }
+                     } else {
+                       napi_get_undefined(e, &result);
+                     }
+                     napi_resolve_deferred(e, r->deferred, result);
                      napi_delete_reference(e, r->keep);
                      napi_delete_async_work(e, r->work);
                    },

@@ -1,4 +1,5 @@
 // The persistent thread pool: the calling thread is thread 0, the others sleep between programs.
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -59,11 +60,12 @@ class Pool {
 
   int threads() const { return threads_; }
 
-  void run(const std::vector<Op>& ops, const int64_t* lengths) {
+  void run(const std::vector<Op>& ops, const int64_t* lengths, double* seconds) {
     {
       std::lock_guard lock(mutex_);
       ops_ = &ops;
       lengths_ = lengths;
+      seconds_ = seconds;
       ++started_;
     }
     wake_.notify_all();
@@ -85,10 +87,17 @@ class Pool {
   }
 
   void execute_as(int thread) {
+    double* seconds = thread == 0 ? seconds_ : nullptr;
+    auto before = std::chrono::steady_clock::now();
     for (const Op& op : *ops_) {
       const Context context{lengths_, thread, threads_, &gate_, &scratch_[thread]};
       op.kernel(op, context);
       gate_.wait();
+      if (seconds) {
+        const auto now = std::chrono::steady_clock::now();
+        *seconds++ = std::chrono::duration<double>(now - before).count();
+        before = now;
+      }
     }
   }
 
@@ -102,6 +111,7 @@ class Pool {
   bool stopping_ = false;
   const std::vector<Op>* ops_ = nullptr;
   const int64_t* lengths_ = nullptr;
+  double* seconds_ = nullptr;
 };
 
 std::mutex pool_mutex;
@@ -109,12 +119,12 @@ std::unique_ptr<Pool> pool;
 
 }  // namespace
 
-void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes]) {
+void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], double* seconds) {
   std::lock_guard lock(pool_mutex);  // programs run one after another
   if (!pool) pool = std::make_unique<Pool>(1);
   for (const Op& op : ops)
     for (auto& next : op.next) next.store(0, std::memory_order_relaxed);
-  pool->run(ops, lengths);
+  pool->run(ops, lengths, seconds);
 }
 
 void set_threads(int threads) {

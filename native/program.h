@@ -109,7 +109,8 @@ const KernelEntry* kernels_avx2();
 const KernelEntry* kernels_avx512();
 
 // Executes the ops in order on the pool; one parallel region, a barrier after each op.
-void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes]);
+// seconds: null, or room for the time each op took from barrier to barrier.
+void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], double* seconds);
 
 // Threads of the pool, the caller of execute() included. Not while a program runs.
 void set_threads(int threads);

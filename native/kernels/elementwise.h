@@ -215,11 +215,14 @@ static void concat(const Op& op, const Context& ctx) {
 static void fill(const Op& op, const Context& ctx) {
   const View& out = op.views[0];
   const Vec value = splat(static_cast<float>(op.scalars[0]));
+  const bool flat = out.stride == out.cols;
+  const int64_t rows = flat ? 1 : ctx.rows(out), cols = flat ? ctx.rows(out) * out.cols : out.cols;
   constexpr int64_t kPiece = 1 << 14;
-  const int64_t pieces = (out.cols + kPiece - 1) / kPiece;  // a flat buffer is one row with very many columns
-  ctx.parallel(op, ctx.rows(out) * pieces, 1, [&](int64_t item, int64_t) {
-    const int64_t first = item % pieces * kPiece, last = first + kPiece < out.cols ? first + kPiece : out.cols;
-    each_vec(first, last, [&](int c, int lanes) { store_up_to(out.f32(item / pieces) + c, value, lanes); });
+  const int64_t pieces = (cols + kPiece - 1) / kPiece;
+  ctx.parallel(op, rows * pieces, 1, [&](int64_t item, int64_t) {
+    const int64_t first = item % pieces * kPiece, count = first + kPiece < cols ? kPiece : cols - first;
+    float* to = out.f32(item / pieces) + first;
+    each_vec(0, static_cast<int>(count), [&](int c, int lanes) { store_up_to(to + c, value, lanes); });
   });
 }
 

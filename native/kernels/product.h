@@ -192,9 +192,12 @@ static inline void tile(const typename Mode::Element* a, int64_t row, int64_t de
                         int last, Vec (&sums)[ROWS][PANELS]) {
   for (int pair = first; pair < last; ++pair) {
     decltype(Mode::template weights<format>(panels[0], pair)) w[PANELS];
+#pragma GCC unroll 16
     for (int j = 0; j < PANELS; ++j) w[j] = Mode::template weights<format>(panels[j], pair);
+#pragma GCC unroll 16
     for (int m = 0; m < ROWS; ++m) {
       const auto x = Mode::activation(a + m * row + static_cast<int64_t>(pair) * Mode::kPerPair * depth, depth);
+#pragma GCC unroll 16
       for (int j = 0; j < PANELS; ++j) sums[m][j] = Mode::dot(sums[m][j], x, w[j]);
     }
   }

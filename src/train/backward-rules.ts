@@ -1,0 +1,143 @@
+/** For each operation of backend/ops.ts, the ops that carry its gradient back. Views are in the order of the op. */
+import { columns, type Op, rowsOf, type Tensor, temp } from '../backend/graph.ts';
+import type { Backward } from './autograd.ts';
+
+type Rule = (op: Op, backward: Backward) => void;
+
+const written = (op: Op, i = 0): Tensor => present(op, op.writes[i]);
+const read = (op: Op, i: number): Tensor => present(op, op.reads[i]);
+
+function present(op: Op, tensor: Tensor | null | undefined): Tensor {
+  if (!tensor) throw new Error(`"${op.kernel}" lacks an operand`);
+  return tensor;
+}
+
+/** The gradient of the op's first result; rules run only when it has arrived. */
+const incoming = (op: Op, backward: Backward): Tensor => present(op, backward.arrived(written(op)));
+
+const embed: Rule = (op, backward) => {
+  const table = backward.parameter(read(op, 1)).gradient;
+  backward.append('embed_backward', [table], [incoming(op, backward), read(op, 0)]);
+};
+
+const rmsNorm: Rule = (op, backward) => {
+  const [x, weight] = [read(op, 0), read(op, 1)];
+  const dWeight = backward.parameter(weight).gradient;
+  backward.append(
+    'rms_norm_backward',
+    [backward.into(x), dWeight],
+    [incoming(op, backward), x, weight],
+    [...op.scalars],
+  );
+};
+
+const linear: Rule = (op, backward) => {
+  const [x, weight, bias] = [read(op, 0), read(op, 1), op.reads[2]];
+  const dy = incoming(op, backward);
+  const [fast = 0] = op.scalars;
+  const { gradient, transposed } = backward.parameter(weight);
+  backward.append('linear', [backward.into(x)], [dy, present(op, transposed), null], [fast, 1]);
+  backward.append('outer', [gradient], [dy, x], [fast]);
+  if (bias) backward.append('column_sums', [backward.parameter(bias).gradient], [dy]);
+};
+
+const rope: Rule = (op, backward) => {
+  const [x, positions, frequencies] = [read(op, 0), read(op, 1), read(op, 2)];
+  const turned = temp(x.storage.rows, x.cols);
+  const scalars = [...op.scalars.slice(0, -1), -1];
+  backward.append('rope', [turned], [incoming(op, backward), positions, frequencies], scalars);
+  backward.append('accumulate', [backward.into(x)], [turned]);
+};
+
+const siluMul: Rule = (op, backward) => {
+  const [gate, up] = [read(op, 0), read(op, 1)];
+  backward.append('silu_mul_backward', [backward.into(gate), backward.into(up)], [incoming(op, backward), gate, up]);
+};
+
+const add: Rule = (op, backward) => {
+  const dy = incoming(op, backward);
+  for (const i of [0, 1]) backward.append('accumulate', [backward.into(read(op, i))], [dy]);
+};
+
+const concat: Rule = (op, backward) => {
+  const [a, b] = [read(op, 0), read(op, 1)];
+  const dy = incoming(op, backward);
+  backward.append('accumulate', [backward.into(a)], [columns(dy, 0, a.cols)]);
+  backward.append('accumulate', [backward.into(b)], [columns(dy, a.cols, b.cols)]);
+};
+
+/** The selection itself has no gradient; only the chosen experts' weights carry one to the logits. */
+const routeTokens: Rule = (op, backward) => {
+  const [experts, weights] = [written(op, 0), written(op, 1)];
+  const logits = read(op, 0);
+  const dWeights = present(op, backward.arrived(weights));
+  backward.append(
+    'route_tokens_backward',
+    [backward.into(logits)],
+    [dWeights, logits, experts, weights],
+    [...op.scalars],
+  );
+};
+
+const expertLinear: Rule = (op, backward) => {
+  const [x, order, offsets] = [read(op, 0), read(op, 1), read(op, 2)];
+  const weights = op.reads.slice(3).map((weight) => backward.parameter(present(op, weight)));
+  const [fast = 0, gatherTopK = 0] = op.scalars;
+  const dy = incoming(op, backward);
+  const transposed = weights.map((weight) => weight.transposed);
+  if (gatherTopK === 0) {
+    backward.append('expert_linear', [backward.into(x)], [dy, order, offsets, ...transposed], [fast, 0, 1]);
+  } else {
+    const dSorted = temp(order.storage.rows, x.cols);
+    const place = written(backward.writerOf(order), 1);
+    backward.append('expert_linear', [dSorted], [dy, order, offsets, ...transposed], [fast, 0, 0]);
+    backward.append('scatter_slots', [backward.into(x)], [dSorted, place]);
+  }
+  const gradients = weights.map((weight) => weight.gradient);
+  backward.append('expert_outer', gradients, [dy, x, order, offsets], [fast, gatherTopK, weights.length]);
+};
+
+const combineExperts: Rule = (op, backward) => {
+  const [sorted, place, weights] = [read(op, 0), read(op, 1), read(op, 2)];
+  const order = written(backward.writerOf(place), 0);
+  const writes = [backward.into(sorted), backward.into(weights)];
+  backward.append('combine_experts_backward', writes, [incoming(op, backward), sorted, order, place, weights]);
+};
+
+const causalAttention: Rule = (op, backward) => {
+  const [out, logSums] = [written(op, 0), written(op, 1)];
+  const [queries, keys, shared, values, starts] = [
+    read(op, 0),
+    read(op, 1),
+    op.reads[2] ?? null,
+    read(op, 3),
+    read(op, 4),
+  ];
+  const delta = temp(rowsOf(out.storage.rows.axis, out.storage.rows.times), logSums.cols);
+  backward.append(
+    'causal_attention_backward',
+    [backward.into(queries), backward.into(keys), shared && backward.into(shared), backward.into(values), delta],
+    [incoming(op, backward), out, logSums, queries, keys, shared, values, starts],
+    [...op.scalars],
+  );
+};
+
+const crossEntropy: Rule = (op, backward) => {
+  const [logits, targets] = [read(op, 0), read(op, 1)];
+  backward.append('cross_entropy_backward', [backward.fresh(logits)], [logits, targets, incoming(op, backward)]);
+};
+
+export const backwardRules: Readonly<Record<string, Rule>> = {
+  embed,
+  rms_norm: rmsNorm,
+  linear,
+  rope,
+  silu_mul: siluMul,
+  add,
+  concat,
+  route_tokens: routeTokens,
+  expert_linear: expertLinear,
+  combine_experts: combineExperts,
+  causal_attention: causalAttention,
+  cross_entropy: crossEntropy,
+};

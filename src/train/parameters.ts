@@ -1,0 +1,185 @@
+/**
+ * The trainable state of a model: FP32 masters, gradients and Adam moments, each one flat array, and the packed copies
+ * that forward and backward products read. Matrices come first (weight decay applies to them), then norms, biases and
+ * the embedding table.
+ */
+import { compile } from '../backend/compile.ts';
+import {
+  createGraph,
+  type DType,
+  type Graph,
+  type Region,
+  resident,
+  type Storage,
+  storageBytes,
+  type Tensor,
+} from '../backend/graph.ts';
+import { allocate } from '../backend/native.ts';
+import { pack, packTransposed } from '../backend/ops.ts';
+import type { ModelConfig } from '../model/config.ts';
+import { type ExpectedWeight, weightCatalogue } from '../model/weight-catalogue.ts';
+import type { Weights } from '../model/weights.ts';
+import type { ParameterGradient } from './autograd.ts';
+import { normal } from './random.ts';
+
+export interface Parameter {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** First element in the flat arrays. */
+  readonly at: number;
+  readonly count: number;
+}
+
+export interface Parameters {
+  readonly list: readonly Parameter[];
+  /** Elements of all parameters, and of those under weight decay, which come first. */
+  readonly count: number;
+  readonly decayed: number;
+  readonly master: Float32Array;
+  readonly gradient: Float32Array;
+  readonly firstMoment: Float32Array;
+  readonly secondMoment: Float32Array;
+  /** Selection biases of the routers, f32 [experts] by name: moved by the balancer, not by gradients. */
+  readonly routerBiases: ReadonlyMap<string, Float32Array>;
+  /** The weights as a forward pass asks for them. */
+  readonly weights: Weights;
+  /** For `differentiate`. */
+  readonly gradients: ReadonlyMap<Storage, ParameterGradient>;
+  /** Refreshes the packed copies that have been asked for so far from the masters. */
+  repack(): Promise<void>;
+}
+
+const MATRIX_ROLES = new Set(['linear', 'expert', 'router', 'head']);
+const ROUTER_BIAS = 'e_score_correction_bias';
+
+/** Fresh parameters: matrices and tables normal with the config's initializer_range, norms 1, biases 0. */
+export function createParameters(config: ModelConfig, seed: number): Parameters {
+  const all = weightCatalogue(config).filter((weight) => weight.role !== 'scale' && !isCopy(config, weight));
+  const trained = all.filter(({ name }) => !name.endsWith(ROUTER_BIAS));
+  const decays = (weight: ExpectedWeight) => MATRIX_ROLES.has(weight.role);
+  const list: Parameter[] = [];
+  let count = 0;
+  let decayed = 0;
+  for (const group of [trained.filter(decays), trained.filter((weight) => !decays(weight))]) {
+    for (const { name, shape } of group) {
+      const size = shape.reduce((a, b) => a * b, 1);
+      list.push({ name, shape, at: count, count: size });
+      count += Math.ceil(size / 16) * 16;
+    }
+    decayed ||= count;
+  }
+  const flat = () => new Float32Array(allocate(count * 4));
+  const [master, gradient, firstMoment, secondMoment] = [flat(), flat(), flat(), flat()] as const;
+  const roles = new Map(trained.map(({ name, role }) => [name, role]));
+  list.forEach(({ name, at, count: size }, stream) => {
+    const role = roles.get(name);
+    if (role === 'norm') master.fill(1, at, at + size);
+    else if (role !== 'bias') normal(master.subarray(at, at + size), seed, stream, config.initializerRange);
+  });
+
+  const known = new Map(list.map((parameter) => [parameter.name, parameter]));
+  const find = (name: string): Parameter => {
+    const parameter = known.get(name);
+    if (!parameter) throw new Error(`no parameter "${name}"`);
+    return parameter;
+  };
+  const viewOf = (flatArray: Float32Array, { at, shape }: Parameter): Tensor => {
+    const [rows, cols] = shape.length === 1 ? [1, shape[0]!] : (shape as [number, number]);
+    return resident(rows, cols, 'f32', {
+      buffer: flatArray.buffer as ArrayBuffer,
+      byteOffset: at * 4,
+      byteLength: rows * cols * 4,
+    });
+  };
+
+  const gradients = new Map<Storage, ParameterGradient>();
+  const made = new Map<string, Tensor>();
+  const packs: ((graph: Graph) => void)[] = [];
+  const once = (key: string, make: () => Tensor) => {
+    const tensor = made.get(key) ?? make();
+    made.set(key, tensor);
+    return tensor;
+  };
+  const routerBiases = new Map<string, Float32Array>();
+  for (const { name, shape } of all) {
+    if (name.endsWith(ROUTER_BIAS))
+      routerBiases.set(name, new Float32Array(allocate(Math.max(shape[0]! * 4, 64)), 0, shape[0]!));
+  }
+
+  const weights: Weights = {
+    linear(name, precise) {
+      const key = name === 'lm_head' && config.tieWordEmbeddings ? 'model.embed_tokens.weight' : `${name}.weight`;
+      return once(`linear ${key}`, () => {
+        const parameter = find(key);
+        const source = viewOf(master, parameter);
+        const [n, k] = parameter.shape as [number, number];
+        const dtype: DType = precise ? 'packed_f32' : 'packed_bf16';
+        const packed = resident(n, k, dtype, region(storageBytes(dtype, n, k)));
+        const transposed = resident(k, n, dtype, region(storageBytes(dtype, k, n)));
+        packs.push((graph) => {
+          pack(graph, source, packed);
+          packTransposed(graph, source, transposed);
+        });
+        gradients.set(packed.storage, { gradient: viewOf(gradient, parameter), transposed });
+        return packed;
+      });
+    },
+    vector(name) {
+      return once(name, () => {
+        const bias = routerBiases.get(name);
+        if (bias)
+          return resident(1, bias.length, 'f32', {
+            buffer: bias.buffer as ArrayBuffer,
+            byteOffset: 0,
+            byteLength: bias.byteLength,
+          });
+        return trainable(name);
+      });
+    },
+    table: (name) => once(name, () => trainable(`${name}.weight`)),
+    head() {
+      throw new Error('absorbed heads are for inference');
+    },
+  };
+  const trainable = (name: string): Tensor => {
+    const parameter = find(name);
+    const tensor = viewOf(master, parameter);
+    gradients.set(tensor.storage, { gradient: viewOf(gradient, parameter), transposed: null });
+    return tensor;
+  };
+
+  let repackProgram: { readonly packs: number; run(): Promise<void> } | null = null;
+  return {
+    list,
+    count,
+    decayed,
+    master,
+    gradient,
+    firstMoment,
+    secondMoment,
+    routerBiases,
+    weights,
+    gradients,
+    async repack() {
+      if (repackProgram?.packs !== packs.length) {
+        const graph = createGraph('fast');
+        for (const each of packs) each(graph);
+        const program = compile(graph, { token: 0, logit: 0, sequence: 0 });
+        repackProgram = { packs: packs.length, run: () => program.run({}) };
+      }
+      await repackProgram.run();
+    },
+  };
+}
+
+/** MTP modules share the main model's embedding and head (V3 report §2.2); checkpoints may hold copies. */
+function isCopy(config: ModelConfig, { name, required }: ExpectedWeight): boolean {
+  if (name === 'lm_head.weight') return config.tieWordEmbeddings;
+  const layer = Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? -1);
+  if (layer < config.numHiddenLayers) return required === 'never';
+  return /\.(embed_tokens|shared_head\.head)\.weight$/.test(name);
+}
+
+function region(byteLength: number): Region {
+  return { buffer: allocate(byteLength), byteOffset: 0, byteLength };
+}

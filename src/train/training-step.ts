@@ -1,0 +1,174 @@
+/**
+ * The prepared programs of training: forward and backward over a batch of packed documents, the size of the gradient,
+ * and the AdamW update. JavaScript fills the batch and reads a few numbers; all else runs in native calls.
+ */
+import { compile, type Program } from '../backend/compile.ts';
+import { createGraph, own, type Region, resident, rowsOf, type Tensor } from '../backend/graph.ts';
+import { crossEntropy } from '../backend/ops.ts';
+import type { ModelConfig } from '../model/config.ts';
+import { deepseekMtp, type LayerRoute } from '../model/deepseek.ts';
+import { forward, frequencyTable, head } from '../model/forward.ts';
+import { ropeFrequencies } from '../model/rope.ts';
+import { differentiate } from './autograd.ts';
+import type { Batch } from './packed-documents.ts';
+import type { Parameters } from './parameters.ts';
+
+/** One model's loss over one batch shape, with or without gradients. */
+export interface LossProgram {
+  /**
+   * Loss of a batch in nats: mean over trained targets. With gradients, adds `scale` times the gradient of
+   * loss + mtpWeight · mtpLoss to the parameters' gradients.
+   */
+  run(batch: Batch, scale?: number): Promise<Losses>;
+  /** Tokens sent to each expert in the last run, one array for each MoE layer, MTP modules after the main ones. */
+  expertLoads(): { layer: number; counts: Int32Array }[];
+  /** Bytes of planned memory: activations, saved values and their gradients. */
+  readonly bytes: number;
+}
+
+export interface Losses {
+  /** Sum of −log p over trained targets, and their number. */
+  readonly nats: number;
+  readonly targets: number;
+  /** Mean loss of the multi-token-prediction module, or null without one. */
+  readonly mtp: number | null;
+}
+
+/**
+ * @param rows tokens of a batch
+ * @param mtpWeight λ of the MTP loss (V3 report eq. 24–25); 0 leaves the module out
+ */
+export function lossProgram(
+  config: ModelConfig,
+  parameters: Parameters,
+  { rows, mtpWeight, gradients }: { rows: number; mtpWeight: number; gradients: boolean },
+): LossProgram {
+  const graph = createGraph('fast');
+  const column = (dtype: 'f32' | 'i32') => own(rowsOf('token'), 1, dtype);
+  const [ids, positions, starts, targets] = [column('i32'), column('i32'), column('i32'), column('i32')];
+  const [nextIds, nextTargets] = [column('i32'), column('i32')];
+  const [seeds, nextSeeds] = [column('f32'), column('f32')];
+  const { weights } = parameters;
+  const rope = ropeFrequencies(config);
+  const inputs = { ids, positions, frequencies: frequencyTable(rope), attention: { kind: 'causal', starts } } as const;
+  const main = forward(graph, config, rope, weights, inputs);
+  const loss = crossEntropy(graph, head(graph, weights, main.hidden), targets);
+  const routes: LayerRoute[] = [...main.routes];
+  let nextLoss: Tensor | null = null;
+  if (config.family === 'deepseek' && config.numNextnPredictLayers > 0 && mtpWeight > 0) {
+    const mtp = deepseekMtp({ graph, config, rope, weights, inputs }, 0, main.hidden, nextIds);
+    nextLoss = crossEntropy(graph, head(graph, weights, mtp.hidden), nextTargets);
+    routes.push(...mtp.routes);
+  }
+  if (gradients) {
+    const seeded = new Map([[loss, seeds]]);
+    if (nextLoss) seeded.set(nextLoss, nextSeeds);
+    differentiate(graph, seeded, parameters.gradients);
+  }
+  const inputColumns = [ids, positions, starts, targets, nextIds, nextTargets, seeds, nextSeeds];
+  const keep = [...inputColumns, loss, ...(nextLoss ? [nextLoss] : []), ...routes.map(({ plan }) => plan.offsets)];
+  const program = compile(graph, { token: rows, logit: 0, sequence: 0 }, keep);
+  const sum = (tensor: Tensor) => program.f32(tensor).reduce((a, b) => a + b, 0);
+
+  return {
+    bytes: program.bytes,
+    async run(batch, scale = 1) {
+      if (batch.ids.length !== rows) throw new RangeError(`a batch of ${batch.ids.length} tokens, expected ${rows}`);
+      program.i32(ids).set(batch.ids);
+      program.i32(positions).set(batch.positions);
+      program.i32(starts).set(batch.starts);
+      program.i32(targets).set(batch.targets);
+      program.i32(nextIds).set(batch.nextIds);
+      program.i32(nextTargets).set(batch.nextTargets);
+      const trained = countTargets(batch.targets);
+      const nextTrained = countTargets(batch.nextTargets);
+      program.f32(seeds).fill(scale / Math.max(trained, 1));
+      program.f32(nextSeeds).fill((scale * mtpWeight) / Math.max(nextTrained, 1));
+      await program.run({});
+      return { nats: sum(loss), targets: trained, mtp: nextLoss && sum(nextLoss) / Math.max(nextTrained, 1) };
+    },
+    expertLoads: () => routes.map(({ layer, plan }) => ({ layer, counts: differences(program, plan.offsets) })),
+  };
+}
+
+const countTargets = (targets: Int32Array) => targets.reduce((n, target) => n + (target >= 0 ? 1 : 0), 0);
+
+function differences(program: Program, offsets: Tensor): Int32Array {
+  const start = program.i32(offsets);
+  return Int32Array.from({ length: start.length - 1 }, (_, e) => start[e + 1]! - start[e]!);
+}
+
+export interface AdamW {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+}
+
+/** Clears, measures and applies gradients. */
+export interface Optimizer {
+  zero(): Promise<void>;
+  /** ‖gradient‖ over all parameters. */
+  norm(): Promise<number>;
+  /** AdamW step `step` (from 1); the gradient is multiplied by `gradientScale` first. Masters and moments change. */
+  update(step: number, learningRate: number, gradientScale: number): Promise<void>;
+}
+
+const NORM_PIECES = 256;
+
+export function createOptimizer(parameters: Parameters, { beta1, beta2, eps, weightDecay }: AdamW): Optimizer {
+  const { count, decayed } = parameters;
+  const flat = (array: Float32Array, from: number, to: number) => resident(1, to - from, 'f32', part(array, from, to));
+  const noLengths = { token: 0, logit: 0, sequence: 0 };
+
+  const clear = createGraph('fast');
+  clear.ops.push({ kernel: 'fill', writes: [flat(parameters.gradient, 0, count)], reads: [], scalars: [0] });
+  const clearProgram = compile(clear, noLengths);
+
+  const measure = createGraph('fast');
+  const squares = own(rowsOf(null, 1), NORM_PIECES);
+  measure.ops.push({
+    kernel: 'sum_squares',
+    writes: [squares],
+    reads: [flat(parameters.gradient, 0, count)],
+    scalars: [],
+  });
+  const measureProgram = compile(measure, noLengths, [squares]);
+
+  const apply = createGraph('fast');
+  const controls = [weightDecay, 0].map((decay, i) => {
+    const control = own(rowsOf(null, 1), 8);
+    const [from, to] = i === 0 ? [0, decayed] : [decayed, count];
+    if (to > from) {
+      const writes = [parameters.master, parameters.firstMoment, parameters.secondMoment].map((array) =>
+        flat(array, from, to),
+      );
+      apply.ops.push({ kernel: 'adamw', writes, reads: [flat(parameters.gradient, from, to), control], scalars: [] });
+    }
+    return { control, decay };
+  });
+  const applyProgram = compile(
+    apply,
+    noLengths,
+    controls.map(({ control }) => control),
+  );
+
+  return {
+    zero: () => clearProgram.run({}),
+    async norm() {
+      await measureProgram.run({});
+      return Math.sqrt(measureProgram.f32(squares).reduce((a, b) => a + b, 0));
+    },
+    async update(step, learningRate, gradientScale) {
+      const corrections = [1 - beta1 ** step, 1 - beta2 ** step];
+      for (const { control, decay } of controls) {
+        applyProgram.f32(control).set([learningRate, beta1, beta2, eps, decay, ...corrections, gradientScale]);
+      }
+      await applyProgram.run({});
+    },
+  };
+}
+
+function part(array: Float32Array, from: number, to: number): Region {
+  return { buffer: array.buffer as ArrayBuffer, byteOffset: array.byteOffset + from * 4, byteLength: (to - from) * 4 };
+}
