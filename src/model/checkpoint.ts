@@ -8,8 +8,9 @@ import { DTYPE_BYTES } from '../numerics/dtype.ts';
 import { indexOfE4m3NaN } from '../numerics/e4m3.ts';
 import { f16ToFloat32 } from '../numerics/f16.ts';
 import { CheckpointError, readConfigJson, type TensorInFile, tensorsOfFolder } from './checkpoint-files.ts';
+import { checkAgainstCatalogue, settleOptionalParts } from './checkpoint-match.ts';
 import { type ModelConfig, parseConfig } from './config.ts';
-import { type ExpectedWeight, weightCatalogue } from './weight-catalogue.ts';
+import { SCALE_SUFFIX, weightCatalogue } from './weight-catalogue.ts';
 
 export interface Checkpoint {
   readonly folder: string;
@@ -42,8 +43,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   const { tensors: found, source } = await tensorsOfFolder(folder);
   const { config, notes } = settleOptionalParts(declared, found);
   const catalogue = weightCatalogue(config);
-  for (const expected of catalogue) checkTensor(expected, found, source);
-  checkNothingIsLeft(catalogue, found);
+  checkAgainstCatalogue(catalogue, found, source);
 
   const checked = new Map<string, StoredTensor>();
   // A tied head may be stored, but the embedding is the head.
@@ -62,7 +62,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
       const earlier = checked.get(name);
       if (earlier) return earlier;
       if (!known.has(name)) throw new CheckpointError(`${folder}: has no tensor "${name}"`);
-      const tensor = storedTensor(found.get(name)!, found.get(scaleOf(name)));
+      const tensor = storedTensor(found.get(name)!, found.get(`${name}${SCALE_SUFFIX}`));
       checked.set(name, tensor);
       return tensor;
     },
@@ -82,105 +82,6 @@ export function toFloat32({ dtype, shape, bytes, scales }: StoredTensor): Float3
     case 'F8_E4M3':
       return dequantiseBlocks(bytes, scales!, shape[0]!, shape[1]!);
   }
-}
-
-/** Buffers that some tools save and every reader computes from the config. */
-const HARMLESS = /^model\.(layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)$/;
-
-/**
- * Parts that files and configs are known to disagree about. An MTP
- * module that the config does not name is left aside whole; one that the config names and no file has (tools that
- * re-save a model drop it) is taken out of the config. Neither changes what the main model computes.
- */
-function settleOptionalParts(config: ModelConfig, found: Map<string, TensorInFile>) {
-  const notes: string[] = [];
-  const drop = (belongs: (name: string) => boolean) => {
-    for (const name of found.keys()) if (belongs(name)) found.delete(name);
-  };
-  drop((name) => HARMLESS.test(name));
-  if (config.family !== 'deepseek') return { config, notes };
-  const module = (depth: number) => `model.layers.${config.numHiddenLayers + depth}.`;
-  const stored = (depth: number) => [...found.keys()].some((name) => name.startsWith(module(depth)));
-  if (config.numNextnPredictLayers > 0 && !stored(0)) {
-    notes.push(
-      `${module(0)}*: no MTP module is stored, though num_nextn_predict_layers = ${config.numNextnPredictLayers}`,
-    );
-    return { config: { ...config, numNextnPredictLayers: 0 }, notes };
-  }
-  if (config.numNextnPredictLayers > 0) return { config, notes };
-  for (let depth = 0; found.has(`${module(depth)}eh_proj.weight`); depth++) {
-    drop((name) => name.startsWith(module(depth)));
-    notes.push(`${module(depth)}*: an MTP module, set aside because num_nextn_predict_layers = 0 in config.json`);
-  }
-  return { config, notes };
-}
-
-function checkTensor(expected: ExpectedWeight, found: ReadonlyMap<string, TensorInFile>, source: string): void {
-  const { name, shape, dtypes, required } = expected;
-  const tensor = found.get(name);
-  if (!tensor) {
-    if (required === 'always') {
-      const stored = `[${shape.join(', ')}] (${dtypes.join(' or ')})`;
-      throw new CheckpointError(
-        `${source}: tensor "${name}" is missing, expected ${stored}. The file is incomplete or of another model than config.json`,
-      );
-    }
-    if (required === 'with-fp8') checkScalePresence(name, null, found);
-    return;
-  }
-  const refuse = (problem: string): never => {
-    throw new CheckpointError(`${tensor.file}: tensor "${name}" ${problem}`);
-  };
-  if (!dtypes.includes(tensor.dtype)) {
-    const unquantised = tensor.dtype === 'F8_E4M3' && dtypes.length > 1 && !dtypes.includes('F8_E4M3');
-    refuse(
-      `has dtype ${tensor.dtype}, expected ${dtypes.join(' or ')}${unquantised ? '. F8_E4M3 needs the quantization_config of the published config.json, and only projections may have it' : ''}`,
-    );
-  }
-  if (tensor.shape.length !== shape.length || tensor.shape.some((size, axis) => size !== shape[axis])) {
-    const reasons = shape
-      .map((size, axis) => ({ size, axis }))
-      .filter(({ size, axis }) => tensor.shape[axis] !== size)
-      .map(({ size, axis }) => `${expected.axes[axis]} = ${size}`);
-    const because = reasons.length > 0 ? `\n  (${reasons.join(', ')} in config.json)` : '';
-    refuse(
-      `has shape [${tensor.shape.join(', ')}], expected [${shape.join(', ')}]${because}. The file and the config are from different models`,
-    );
-  }
-  if (required === 'with-fp8') checkScalePresence(name, tensor, found);
-}
-
-/** A scale is there exactly when its weight is FP8; the two may lie in different shards. */
-function checkScalePresence(scaleName: string, scale: TensorInFile | null, found: ReadonlyMap<string, TensorInFile>) {
-  const name = scaleName.slice(0, -SCALE_SUFFIX.length);
-  const weight = found.get(name)!;
-  if (weight.dtype === 'F8_E4M3' && !scale) {
-    throw new CheckpointError(
-      `${weight.file}: tensor "${name}" is F8_E4M3, but its block scales "${scaleName}" are missing`,
-    );
-  }
-  if (weight.dtype !== 'F8_E4M3' && scale) {
-    throw new CheckpointError(
-      `${scale.file}: tensor "${scaleName}" scales "${name}", which is ${weight.dtype}, expected F8_E4M3`,
-    );
-  }
-}
-
-function checkNothingIsLeft(catalogue: readonly ExpectedWeight[], found: ReadonlyMap<string, TensorInFile>): void {
-  const expected = new Set(catalogue.map(({ name }) => name));
-  const extra = [...found.values()].filter(({ name }) => !expected.has(name));
-  const [first] = extra;
-  if (!first) return;
-  const others = extra.length > 1 ? ` and ${extra.length - 1} more are` : ' is';
-  throw new CheckpointError(
-    `${first.file}: tensor "${first.name}"${others} not part of the model that config.json describes. The file and the config are from different models`,
-  );
-}
-
-const SCALE_SUFFIX = '_scale_inv';
-
-function scaleOf(name: string): string {
-  return `${name}${SCALE_SUFFIX}`;
 }
 
 function storedTensor(tensor: TensorInFile, scale: TensorInFile | undefined): StoredTensor {

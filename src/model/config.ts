@@ -96,7 +96,7 @@ export type RopeScaling =
       readonly originalMaxPositionEmbeddings: number;
     };
 
-export type TorchDtype = 'float32' | 'float16' | 'bfloat16';
+type TorchDtype = 'float32' | 'float16' | 'bfloat16';
 
 const MODEL_TYPES = ['deepseek_v2', 'deepseek_v3', 'llama', 'qwen2', 'qwen3'] as const;
 

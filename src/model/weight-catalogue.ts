@@ -6,7 +6,7 @@ import { BLOCK } from '../numerics/block-scales.ts';
 import type { StoredDType } from '../numerics/dtype.ts';
 import { type DeepSeekConfig, type DenseConfig, isMoeLayer, type ModelConfig } from './config.ts';
 
-export type WeightRole = 'embedding' | 'head' | 'norm' | 'linear' | 'expert' | 'router' | 'bias' | 'scale';
+type WeightRole = 'embedding' | 'head' | 'norm' | 'linear' | 'expert' | 'router' | 'bias' | 'scale';
 
 export interface ExpectedWeight {
   readonly name: string;
@@ -18,6 +18,9 @@ export interface ExpectedWeight {
   /** `always`; `never`: it may be absent; `with-fp8`: a block scale, there exactly when its weight is F8_E4M3. */
   readonly required: 'always' | 'never' | 'with-fp8';
 }
+
+/** The block scales of an FP8 tensor are called as it is, and this. */
+export const SCALE_SUFFIX = '_scale_inv';
 
 /** The weights of the main model, then those of its MTP modules; block scales follow their weights. */
 export function weightCatalogue(config: ModelConfig): ExpectedWeight[] {
@@ -154,7 +157,7 @@ function linear(
   const weight = matrix(`${name}.weight`, outputs, inputs, role, 'always');
   if (config.quantization === null) return [weight];
   const scale: ExpectedWeight = {
-    name: `${name}.weight_scale_inv`,
+    name: `${name}.weight${SCALE_SUFFIX}`,
     shape: weight.shape.map((size) => Math.ceil(size / BLOCK)),
     axes: weight.axes.map((key) => `ceil(${key} / ${BLOCK})`),
     role: 'scale',
