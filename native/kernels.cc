@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <type_traits>
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)

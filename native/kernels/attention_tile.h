@@ -14,55 +14,83 @@ constexpr float kHidden = -1e38f;  // score of a pair that does not see each oth
 // Memory order of the matrix x in a product: element (n, k) is x[n * stride + k] or x[k * stride + n].
 enum class Order { Rows, Transposed };
 
-// out[n][lane] = start(n, lane) + sum over k < depth of x(n, k) * columns[k][lane], for ROWS of n and VECS * 16 lanes.
+// How a tile holds its lanes: VECS vectors, or the half of one.
+template <int VECS>
+struct Full {
+  static constexpr int kVecs = VECS;
+  template <class V>
+  static inline V part(V v) { return v; }
+  template <class T>
+  static inline auto factor(T x) { return splat(x); }
+  static inline void put(float* p, Vec v) { store(p, v); }
+};
+
+struct Half {
+  static constexpr int kVecs = 1;
+  template <class V>
+  static inline auto part(V v) { return low_half(v); }
+  template <class T>
+  static inline auto factor(T x) { return splat_half(x); }
+  static inline void put(float* p, HalfVec v) { store_half(p, v); }
+};
+
+// out[n][lane] = start(n, lane) + sum over k < depth of x(n, k) * columns[k][lane], for ROWS of n and the lanes of L.
 // T is float, or Pair: then k, depth and stride count pairs of bf16 numbers.
-template <Order ORDER, int ROWS, int VECS, class T, class Start>
+template <class L, Order ORDER, int ROWS, class T, class Start>
 static inline void product_tile(float* out, const T* x, int64_t stride, const T* columns, int width, int depth,
                                 Start start) {
-  using Column = decltype(load(columns));
-  Vec sums[ROWS][VECS];
+  decltype(L::part(zero())) sums[ROWS][L::kVecs];
 #pragma GCC unroll 16
   for (int n = 0; n < ROWS; ++n)
 #pragma GCC unroll 4
-    for (int v = 0; v < VECS; ++v) sums[n][v] = start(out + n * width + v * kLanes, v * kLanes);
+    for (int v = 0; v < L::kVecs; ++v) sums[n][v] = L::part(start(out + n * width + v * kLanes, v * kLanes));
   for (int k = 0; k < depth; ++k) {
-    Column column[VECS];
+    decltype(L::part(load(columns))) column[L::kVecs];
 #pragma GCC unroll 4
-    for (int v = 0; v < VECS; ++v) column[v] = load(columns + k * width + v * kLanes);
+    for (int v = 0; v < L::kVecs; ++v) column[v] = L::part(load(columns + k * width + v * kLanes));
 #pragma GCC unroll 16
     for (int n = 0; n < ROWS; ++n) {
-      const Column factor = splat(ORDER == Order::Rows ? x[n * stride + k] : x[k * stride + n]);
+      const auto factor = L::factor(ORDER == Order::Rows ? x[n * stride + k] : x[k * stride + n]);
 #pragma GCC unroll 4
-      for (int v = 0; v < VECS; ++v) sums[n][v] = fma(factor, column[v], sums[n][v]);
+      for (int v = 0; v < L::kVecs; ++v) sums[n][v] = fma(factor, column[v], sums[n][v]);
     }
   }
 #pragma GCC unroll 16
   for (int n = 0; n < ROWS; ++n)
 #pragma GCC unroll 4
-    for (int v = 0; v < VECS; ++v) store(out + n * width + v * kLanes, sums[n][v]);
+    for (int v = 0; v < L::kVecs; ++v) L::put(out + n * width + v * kLanes, sums[n][v]);
 }
 
-template <Order ORDER, int VECS, class T, class Start>
+template <class L, Order ORDER, int ROWS, class T, class Start>
 static inline void product_panel(float* out, int rows, const T* x, int64_t stride, const T* columns, int width, int depth,
                                  Start start) {
   const int64_t next = ORDER == Order::Rows ? stride : 1;
   int n = 0;
-  for (; n + kTileRows <= rows; n += kTileRows)
-    product_tile<ORDER, kTileRows, VECS>(out + n * width, x + n * next, stride, columns, width, depth, start);
-  for (; n < rows; ++n)
-    product_tile<ORDER, 1, VECS>(out + n * width, x + n * next, stride, columns, width, depth, start);
+  for (; n + ROWS <= rows; n += ROWS)
+    product_tile<L, ORDER, ROWS>(out + n * width, x + n * next, stride, columns, width, depth, start);
+  for (; n + 4 <= rows; n += 4)
+    product_tile<L, ORDER, 4>(out + n * width, x + n * next, stride, columns, width, depth, start);
+  for (; n < rows; ++n) product_tile<L, ORDER, 1>(out + n * width, x + n * next, stride, columns, width, depth, start);
 }
 
-// out[n][m] = start(out + n * width + m, m) + sum over k < depth of x(n, k) * columns[k][m], for n < rows, m < width.
-// `start` gives the first term of each chain.
+// out[n][m] = start(out + n * width + m, m) + sum over k < depth of x(n, k) * columns[k][m], for n < rows, m < used;
+// `width` is the distance of rows. Columns from `used` on are computed as it comes, or not at all.
 template <Order ORDER, class T, class Start>
-static inline void product(float* out, int rows, const T* x, int64_t stride, const T* columns, int width, int depth,
-                           Start start) {
+static inline void product(float* out, int rows, const T* x, int64_t stride, const T* columns, int width, int used,
+                           int depth, Start start) {
   int m = 0;
   const auto from = [&](const float* at, int lane) { return start(at, m + lane); };
   for (; m + kTileVecs * kLanes <= width; m += kTileVecs * kLanes)
-    product_panel<ORDER, kTileVecs>(out + m, rows, x, stride, columns + m, width, depth, from);
-  for (; m < width; m += kLanes) product_panel<ORDER, 1>(out + m, rows, x, stride, columns + m, width, depth, from);
+    product_panel<Full<kTileVecs>, ORDER, kTileRows>(out + m, rows, x, stride, columns + m, width, depth, from);
+  for (; m < used; m += kLanes) {
+    if constexpr (kPairProducts || std::is_same_v<T, float>) {
+      if (used - m <= kLanes / 2) {
+        product_panel<Half, ORDER, 2 * kTileRows>(out + m, rows, x, stride, columns + m, width, depth, from);
+        continue;
+      }
+    }
+    product_panel<Full<1>, ORDER, kTileRows>(out + m, rows, x, stride, columns + m, width, depth, from);
+  }
 }
 
 // First terms of a product's chains.

@@ -151,6 +151,7 @@ struct Unit {
     }
     if (end > (split + 1) * kSplit) end = (split + 1) * kSplit;
     const int sequence = *a.sequences->i32(run.first);
+    const int used = run.count * a.group_heads();
     const Softmax softmax{most, sum, decay};
     const Window window{first, last};
     softmax.reset(width);
@@ -165,18 +166,18 @@ struct Unit {
         auto* weights = reinterpret_cast<Pair*>(scores);
         Rows<uint16_t> rows = bf16_rows(a, *a.keys, sequence, base, count, group * a.depth, a.depth, copy);
         product<Order::Rows>(scores, count, reinterpret_cast<const Pair*>(rows.data), rows.stride / 2,
-                             reinterpret_cast<const Pair*>(queries), width, a.depth / 2, from_zero);
+                             reinterpret_cast<const Pair*>(queries), width, used, a.depth / 2, from_zero);
         softmax.add_chunk(scores, count, width, mask, base);
         pair_rows(weights, scores, width, count);
         if (!a.shared()) rows = bf16_rows(a, *a.values, sequence, base, count, group * a.value_dim, a.value_dim, copy);
         zip_rows(value_pairs, rows, count, a.value_dim);
-        product<Order::Transposed>(mixed, a.value_dim, value_pairs, a.value_dim, weights, width, (count + 1) / 2, decayed);
+        product<Order::Transposed>(mixed, a.value_dim, value_pairs, a.value_dim, weights, width, used, (count + 1) / 2, decayed);
       } else {
         Rows<float> rows = float_rows(a, *a.keys, sequence, base, count, group * a.depth, a.depth, keys);
-        product<Order::Rows>(scores, count, rows.data, rows.stride, queries, width, a.depth, from_zero);
+        product<Order::Rows>(scores, count, rows.data, rows.stride, queries, width, used, a.depth, from_zero);
         softmax.add_chunk(scores, count, width, mask, base);
         if (!a.shared()) rows = float_rows(a, *a.values, sequence, base, count, group * a.value_dim, a.value_dim, values);
-        product<Order::Transposed>(mixed, a.value_dim, rows.data, rows.stride, scores, width, count, decayed);
+        product<Order::Transposed>(mixed, a.value_dim, rows.data, rows.stride, scores, width, used, count, decayed);
       }
     }
   }

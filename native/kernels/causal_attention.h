@@ -22,9 +22,9 @@ struct CausalAttention {
 
   // scores[j][lane] = key of row base + j, times the queries of the lanes
   void score(float* scores, int64_t base, int count, int kv_head, const float* queries) const {
-    product<Order::Rows>(scores, count, key(base, kv_head), k.stride, queries, kBlockRows, own_dim(), from_zero);
+    product<Order::Rows>(scores, count, key(base, kv_head), k.stride, queries, kBlockRows, kBlockRows, own_dim(), from_zero);
     if (shared_dim)
-      product<Order::Rows>(scores, count, shared.f32(base), shared.stride, queries + own_dim() * kBlockRows, kBlockRows,
+      product<Order::Rows>(scores, count, shared.f32(base), shared.stride, queries + own_dim() * kBlockRows, kBlockRows, kBlockRows,
                            shared_dim, from_out);
   }
 
@@ -81,7 +81,7 @@ static void causal_attention(const Op& op, const Context& ctx) {
       const int positions = first + count - base < kChunk ? first + count - base : kChunk;
       a.score(scores, base, positions, kv_head, queries);
       softmax.add_chunk(scores, positions, kBlockRows, all_seen(window, base, positions) ? nullptr : &window, base);
-      product<Order::Transposed>(mixed, a.v_dim, a.value(base, kv_head), a.v.stride, scores, kBlockRows, positions,
+      product<Order::Transposed>(mixed, a.v_dim, a.value(base, kv_head), a.v.stride, scores, kBlockRows, kBlockRows, positions,
                                  [&](const float* at, int m) { return mul(load(at), load(softmax.decay + m)); });
     }
     for (int m = 0; m < count; ++m) {

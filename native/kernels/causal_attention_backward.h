@@ -55,7 +55,7 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
     const int positions = first + count - base < kChunk ? first + count - base : kChunk;
     const bool masked = !all_seen(window, base, positions);
     a.score(scores, base, positions, kv_head, queries);
-    product<Order::Rows>(dscores, positions, a.value(base, kv_head), a.v.stride, douts, kBlockRows, a.v_dim, from_zero);
+    product<Order::Rows>(dscores, positions, a.value(base, kv_head), a.v.stride, douts, kBlockRows, kBlockRows, a.v_dim, from_zero);
     for (int j = 0; j < positions; ++j) {
       for (int m = 0; m < kBlockRows; m += kLanes) {
         float* at = dscores + j * kBlockRows + m;
@@ -64,11 +64,11 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
         store(at, mul(p, sub(load(at), load(delta + m))));
       }
     }
-    product<Order::Transposed>(gradient, a.own_dim(), a.key(base, kv_head), a.k.stride, dscores, kBlockRows, positions,
+    product<Order::Transposed>(gradient, a.own_dim(), a.key(base, kv_head), a.k.stride, dscores, kBlockRows, kBlockRows, positions,
                                from_out);
     if (a.shared_dim)
       product<Order::Transposed>(gradient + a.own_dim() * kBlockRows, a.shared_dim, a.shared.f32(base), a.shared.stride,
-                                 dscores, kBlockRows, positions, from_out);
+                                 dscores, kBlockRows, kBlockRows, positions, from_out);
   }
   for (int m = 0; m < count; ++m)
     add_columns(g.dq.f32(first + m) + head * a.qk_dim, gradient, m, a.qk_dim, a.scale);
@@ -102,8 +102,8 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
     for (int64_t base = first; base < end; base += kChunk) {
       const int queries = end - base < kChunk ? end - base : kChunk;
       const float *q = a.query(base, head), *dout = g.dout.f32(base) + head * a.v_dim;
-      product<Order::Rows>(scores, queries, q, a.q.stride, keys, kBlockRows, a.qk_dim, from_zero);
-      product<Order::Rows>(dscores, queries, dout, g.dout.stride, values, kBlockRows, a.v_dim, from_zero);
+      product<Order::Rows>(scores, queries, q, a.q.stride, keys, kBlockRows, kBlockRows, a.qk_dim, from_zero);
+      product<Order::Rows>(dscores, queries, dout, g.dout.stride, values, kBlockRows, kBlockRows, a.v_dim, from_zero);
       for (int i = 0; i < queries; ++i) {
         const int64_t row = base + i;
         const int64_t start = *a.starts.i32(row);
@@ -122,8 +122,8 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
           store(dat, mul(p, sub(load(dat), delta)));
         }
       }
-      product<Order::Transposed>(dvalues, a.v_dim, dout, g.dout.stride, scores, kBlockRows, queries, from_out);
-      product<Order::Transposed>(dkeys, a.qk_dim, q, a.q.stride, dscores, kBlockRows, queries, from_out);
+      product<Order::Transposed>(dvalues, a.v_dim, dout, g.dout.stride, scores, kBlockRows, kBlockRows, queries, from_out);
+      product<Order::Transposed>(dkeys, a.qk_dim, q, a.q.stride, dscores, kBlockRows, kBlockRows, queries, from_out);
     }
     if (head + 1 < a.heads && a.kv_head(head + 1) == kv_head) continue;
     for (int m = 0; m < count; ++m) {

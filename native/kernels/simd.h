@@ -238,3 +238,32 @@ static inline Vec fma(PairVec a, PairVec b, Vec c) {
   return fma(half(a, false), half(b, false), fma(half(a, true), half(b, true), c));
 }
 #endif
+
+// The first eight lanes alone, for products with few columns.
+#if defined(FARTHING_avx512) || defined(FARTHING_avx2)
+using HalfVec = __m256;
+static inline HalfVec splat_half(float x) { return _mm256_set1_ps(x); }
+static inline HalfVec fma(HalfVec a, HalfVec b, HalfVec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline void store_half(float* p, HalfVec v) { _mm256_storeu_ps(p, v); }
+#endif
+#if defined(FARTHING_avx512)
+static inline HalfVec low_half(Vec v) {
+  HalfVec low;
+  memcpy(&low, &v, sizeof low);  // no instruction; the cast that exists warns
+  return low;
+}
+static inline __m256i low_half(PairVec v) {
+  __m256i low;
+  memcpy(&low, &v, sizeof low);
+  return low;
+}
+static inline __m256i splat_half(Pair x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+static inline HalfVec fma(__m256i a, __m256i b, HalfVec c) { return _mm256_dpbf16_ps(c, (__m256bh)a, (__m256bh)b); }
+#elif defined(FARTHING_avx2)
+static inline HalfVec low_half(Vec v) { return v.lo; }
+#else
+using HalfVec = Vec;  // nothing to gain
+static inline HalfVec low_half(Vec v) { return v; }
+static inline HalfVec splat_half(float x) { return splat(x); }
+static inline void store_half(float* p, HalfVec v) { store(p, v); }
+#endif
