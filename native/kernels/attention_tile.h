@@ -111,9 +111,33 @@ static inline void pair_rows(Pair* pairs, const float* columns, int width, int d
   }
 }
 
-// columns[k][lane] = scale * x[k]
-static inline void put_column(float* columns, int width, int lane, const float* x, int depth, float scale) {
-  for (int k = 0; k < depth; ++k) columns[k * width + lane] = x[k] * scale;
+// columns[k][lane] = scale * row(lane)[k] for k < depth and all lanes below width; zero where row(lane) is null.
+template <class Row>
+static inline void put_columns(float* columns, int width, int depth, float scale, Row row) {
+  for (int lane = 0; lane < width; lane += kLanes) {
+    const float* rows[kLanes];
+    for (int m = 0; m < kLanes; ++m) rows[m] = row(lane + m);
+    each_vec(0, depth, [&](int k, int count) {
+      Vec block[kLanes];
+      for (int m = 0; m < kLanes; ++m) block[m] = rows[m] ? mul(load_up_to(rows[m] + k, count), splat(scale)) : zero();
+      transpose(block);
+      for (int i = 0; i < count; ++i) store(columns + static_cast<int64_t>(k + i) * width + lane, block[i]);
+    });
+  }
+}
+
+// Calls use(lane, k, count, v) with v = columns[k .. k + count)[lane], for all k < depth and lanes < used.
+template <class Use>
+static inline void take_columns(const float* columns, int width, int used, int depth, Use use) {
+  for (int lane = 0; lane < used; lane += kLanes) {
+    each_vec(0, depth, [&](int k, int count) {
+      Vec block[kLanes];
+      for (int i = 0; i < kLanes; ++i)
+        block[i] = i < count ? load(columns + static_cast<int64_t>(k + i) * width + lane) : zero();
+      transpose(block);
+      for (int m = 0; m < kLanes && lane + m < used; ++m) use(lane + m, k, count, block[m]);
+    });
+  }
 }
 
 // What each lane sees: positions first[lane]..last[lane], held as floats (exact below 2^24).

@@ -49,15 +49,14 @@ struct Blend {
   Vec operator()(Vec old_sum, Vec new_sum) const { return fma(new_weight, new_sum, mul(old_weight, old_sum)); }
 };
 
-// out rows of a run <- mixed / sum
+// out rows of a run <- mixed / sum, columns first..
 static void write_mixed(const CachedAttention& a, const Run& run, int group, const float* mixed, const float* sum,
-                        int width, int first_column, int columns) {
+                        int width, int first, int columns) {
   const int per_token = a.group_heads();
-  for (int m = 0; m < run.count * per_token; ++m) {
-    const float inverse = 1.0f / sum[m];
-    float* to = a.out->f32(run.first + m / per_token) + (group * per_token + m % per_token) * a.value_dim;
-    for (int c = first_column; c < first_column + columns; ++c) to[c] = mixed[static_cast<int64_t>(c) * width + m] * inverse;
-  }
+  take_columns(mixed + static_cast<int64_t>(first) * width, width, run.count * per_token, columns, [&](int m, int c, int lanes, Vec v) {
+    float* to = a.out->f32(run.first + m / per_token) + (group * per_token + m % per_token) * a.value_dim + first;
+    store_up_to(to + c, mul(v, splat(1.0f / sum[m])), lanes);
+  });
 }
 
 // Where the tokens suffice for all threads, a work item is a run with all its splits; else it is one split, its sums

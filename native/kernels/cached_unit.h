@@ -124,19 +124,19 @@ struct Unit {
 
   void load_queries(const Run& run, int group) {
     const int per_token = a.group_heads();
-    clear(queries, static_cast<int64_t>(a.depth) * width);
     for (int m = 0; m < width; ++m) {
       const int token = m / per_token < run.count ? m / per_token : run.count - 1;
       first[m] = 0;
       last[m] = static_cast<float>(*a.positions->i32(run.first + token));
-      if (m >= run.count * per_token) continue;
-      const int head = group * per_token + m % per_token;
-      float* to = queries;
-      for (int p = 0; p < a.part_count; ++p) {
-        const auto& part = a.parts[p];
-        put_column(to, width, m, part.x->f32(run.first + token) + head * part.head_stride + part.offset, part.dim, a.scale);
-        to += static_cast<int64_t>(part.dim) * width;
-      }
+    }
+    float* to = queries;
+    for (int p = 0; p < a.part_count; ++p) {
+      const auto& part = a.parts[p];
+      put_columns(to, width, part.dim, a.scale, [&](int m) -> const float* {
+        if (m >= run.count * per_token) return nullptr;
+        return part.x->f32(run.first + m / per_token) + (group * per_token + m % per_token) * part.head_stride + part.offset;
+      });
+      to += static_cast<int64_t>(part.dim) * width;
     }
     if (a.pairs) pair_rows(reinterpret_cast<Pair*>(queries), queries, width, a.depth);
   }

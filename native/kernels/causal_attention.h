@@ -30,8 +30,7 @@ struct CausalAttention {
 
   // Scaled queries of rows first.. as columns; the lanes beyond `count` are zero.
   void load_queries(float* queries, int64_t first, int count, int head) const {
-    clear(queries, qk_dim * kBlockRows);
-    for (int m = 0; m < count; ++m) put_column(queries, kBlockRows, m, query(first + m, head), qk_dim, scale);
+    put_columns(queries, kBlockRows, qk_dim, scale, [&](int m) { return m < count ? query(first + m, head) : nullptr; });
   }
 
   // Windows of rows first..; returns the first row that any of them sees. A lane beyond `count` sees what the last does.
@@ -84,11 +83,9 @@ static void causal_attention(const Op& op, const Context& ctx) {
       product<Order::Transposed>(mixed, a.v_dim, a.value(base, kv_head), a.v.stride, scores, kBlockRows, kBlockRows, positions,
                                  [&](const float* at, int m) { return mul(load(at), load(softmax.decay + m)); });
     }
-    for (int m = 0; m < count; ++m) {
-      const float inverse = 1.0f / softmax.sum[m];
-      float* to = out.f32(first + m) + head * a.v_dim;
-      for (int c = 0; c < a.v_dim; ++c) to[c] = mixed[c * kBlockRows + m] * inverse;
-      log_sums.f32(first + m)[head] = softmax.most[m] + std::log(softmax.sum[m]);
-    }
+    take_columns(mixed, kBlockRows, count, a.v_dim, [&](int m, int c, int lanes, Vec v) {
+      store_up_to(out.f32(first + m) + head * a.v_dim + c, mul(v, splat(1.0f / softmax.sum[m])), lanes);
+    });
+    for (int m = 0; m < count; ++m) log_sums.f32(first + m)[head] = softmax.most[m] + std::log(softmax.sum[m]);
   });
 }

@@ -4,9 +4,11 @@
 // A block of queries owns its rows of dQ; a block of keys owns its rows of dK, dV and dShared and takes heads and
 // queries in order; so no sum depends on the threads.
 
-// to[m][c] += scale * columns[c][m]
-static inline void add_columns(float* to, const float* columns, int lane, int depth, float scale) {
-  for (int c = 0; c < depth; ++c) to[c] += columns[c * kBlockRows + lane] * scale;
+// row(m)[c] += scale * columns[c][m]
+template <class Row>
+static inline void add_columns(const float* columns, int count, int depth, float scale, Row row) {
+  take_columns(columns, kBlockRows, count, depth,
+               [&](int m, int c, int lanes, Vec v) { add_to(row(m) + c, mul(v, splat(scale)), lanes); });
 }
 
 struct CausalGradients {
@@ -44,12 +46,12 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
   a.load_queries(queries, first, count, head);
   const int64_t earliest = a.load_windows(window, first, count);
   clear(gradient, a.qk_dim * kBlockRows);
-  clear(douts, a.v_dim * kBlockRows);
+  put_columns(douts, kBlockRows, a.v_dim, 1.0f,
+              [&](int m) { return m < count ? g.dout.f32(first + m) + head * a.v_dim : nullptr; });
   for (int m = 0; m < kBlockRows; ++m) {
     const int64_t row = first + (m < count ? m : count - 1);
     log_sum[m] = g.log_sums.f32(row)[head];
     delta[m] = g.delta.f32(row)[head];
-    if (m < count) put_column(douts, kBlockRows, m, g.dout.f32(row) + head * a.v_dim, a.v_dim, 1.0f);
   }
   for (int64_t base = earliest; base < first + count; base += kChunk) {
     const int positions = first + count - base < kChunk ? first + count - base : kChunk;
@@ -70,8 +72,7 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
       product<Order::Transposed>(gradient + a.own_dim() * kBlockRows, a.shared_dim, a.shared.f32(base), a.shared.stride,
                                  dscores, kBlockRows, kBlockRows, positions, from_out);
   }
-  for (int m = 0; m < count; ++m)
-    add_columns(g.dq.f32(first + m) + head * a.qk_dim, gradient, m, a.qk_dim, a.scale);
+  add_columns(gradient, count, a.qk_dim, a.scale, [&](int m) { return g.dq.f32(first + m) + head * a.qk_dim; });
 }
 
 // dK, dV and dShared of one block of key rows, lanes being keys
@@ -85,19 +86,20 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
   float* dscores = scores + kChunk * kBlockRows;      // [kChunk][lanes]
   alignas(64) float rows[kBlockRows];
   for (int m = 0; m < kBlockRows; ++m) rows[m] = static_cast<float>(first + m);
-  clear(keys, kBlockRows * (2 * a.qk_dim + 2 * a.v_dim));
-  for (int m = 0; m < count && a.shared_dim; ++m)
-    put_column(keys + a.own_dim() * kBlockRows, kBlockRows, m, a.shared.f32(first + m), a.shared_dim, a.scale);
+  clear(dkeys, kBlockRows * a.qk_dim);
+  if (a.shared_dim)
+    put_columns(keys + a.own_dim() * kBlockRows, kBlockRows, a.shared_dim, a.scale,
+                [&](int m) { return m < count ? a.shared.f32(first + m) : nullptr; });
 
   for (int head = 0; head < a.heads; ++head) {
     const int kv_head = a.kv_head(head);
     if (head == 0 || a.kv_head(head - 1) != kv_head) {
       clear(dkeys, a.own_dim() * kBlockRows);
       clear(dvalues, a.v_dim * kBlockRows);
-      for (int m = 0; m < count; ++m) {
-        put_column(keys, kBlockRows, m, a.key(first + m, kv_head), a.own_dim(), a.scale);
-        put_column(values, kBlockRows, m, a.value(first + m, kv_head), a.v_dim, 1.0f);
-      }
+      put_columns(keys, kBlockRows, a.own_dim(), a.scale,
+                  [&](int m) { return m < count ? a.key(first + m, kv_head) : nullptr; });
+      put_columns(values, kBlockRows, a.v_dim, 1.0f,
+                  [&](int m) { return m < count ? a.value(first + m, kv_head) : nullptr; });
     }
     for (int64_t base = first; base < end; base += kChunk) {
       const int queries = end - base < kChunk ? end - base : kChunk;
@@ -126,13 +128,12 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
       product<Order::Transposed>(dkeys, a.qk_dim, q, a.q.stride, dscores, kBlockRows, kBlockRows, queries, from_out);
     }
     if (head + 1 < a.heads && a.kv_head(head + 1) == kv_head) continue;
-    for (int m = 0; m < count; ++m) {
-      add_columns(g.dk.f32(first + m) + kv_head * a.key_stride, dkeys, m, a.own_dim(), a.scale);
-      add_columns(g.dv.f32(first + m) + kv_head * a.value_stride, dvalues, m, a.v_dim, 1.0f);
-    }
+    add_columns(dkeys, count, a.own_dim(), a.scale, [&](int m) { return g.dk.f32(first + m) + kv_head * a.key_stride; });
+    add_columns(dvalues, count, a.v_dim, 1.0f, [&](int m) { return g.dv.f32(first + m) + kv_head * a.value_stride; });
   }
-  for (int m = 0; m < count && a.shared_dim; ++m)
-    add_columns(g.dshared.f32(first + m), dkeys + a.own_dim() * kBlockRows, m, a.shared_dim, a.scale);
+  if (a.shared_dim)
+    add_columns(dkeys + a.own_dim() * kBlockRows, count, a.shared_dim, a.scale,
+                [&](int m) { return g.dshared.f32(first + m); });
 }
 
 // [dQ, dK, dShared | null, dV, delta] += [dOut, out, logSums, q, k, sharedKeys | null, v, starts], scalars as forward;
