@@ -137,12 +137,13 @@ export class Engine {
   async #loop(): Promise<void> {
     // Requests that arrive in the same turn of the event loop start together.
     await new Promise(setImmediate);
-    for (let chunks = this.#scheduler.plan(); chunks.length > 0; chunks = this.#scheduler.plan()) {
+    while (this.#active.size > 0) {
       try {
-        await this.#step(chunks);
+        await this.#step(this.#scheduler.plan());
       } catch (error) {
-        for (const { sequence } of chunks) {
-          this.#active.get(sequence)?.fail(error);
+        for (const [sequence, generation] of this.#active) {
+          if (sequence.state !== 'running') continue;
+          generation.fail(error);
           this.#end(sequence, 'cancelled');
         }
       }

@@ -71,15 +71,15 @@ export function argmax(values: Float32Array): number {
 }
 
 function drawFromAll(logits: Float32Array, weight: (token: number) => number, draw: number): number {
-  const cumulative = new Float64Array(logits.length);
   let mass = 0;
-  for (let token = 0; token < logits.length; token++) {
-    mass += weight(token);
-    cumulative[token] = mass;
-  }
+  for (let token = 0; token < logits.length; token++) mass += weight(token);
   const target = draw * mass;
-  const found = cumulative.findIndex((sum) => sum > target);
-  return found === -1 ? argmax(logits) : found;
+  let passed = 0;
+  for (let token = 0; token < logits.length; token++) {
+    passed += weight(token);
+    if (passed > target) return token;
+  }
+  return argmax(logits);
 }
 
 /** Tokens by falling logit: at most `most`, and no more than needed for a share `topP` of their common mass. */
