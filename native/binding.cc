@@ -123,23 +123,32 @@ napi_value allocate(napi_env env, napi_callback_info info) {
   });
 }
 
-// mapFile(path): the file's bytes, mapped privately (writes never reach the file).
+// mapFile(path, byteOffset, bytes): that part of the file, mapped privately (writes never reach the file). The offset is
+// a multiple of the page size. No memory is set aside for it, so a file may be larger than what the machine has.
 napi_value map_file(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
-    napi_value args[1];
+    napi_value args[3];
     arguments(env, info, args);
     const std::string path = text(env, args[0]);
+    const int64_t offset = integer(env, args[1]);
+    const int64_t bytes = integer(env, args[2]);
     const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) throw Failure{path + ": " + std::strerror(errno)};
     struct stat status;
-    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
       close(file);
-      throw Failure{path + ": not a file with content"};
+      throw Failure{path + ": not a regular file"};
     }
-    void* address = mmap(nullptr, status.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    if (offset < 0 || bytes <= 0 || offset > status.st_size || bytes > status.st_size - offset) {
+      close(file);
+      throw Failure{path + ": has " + std::to_string(status.st_size) + " bytes, expected " + std::to_string(bytes) +
+                    " from " + std::to_string(offset)};
+    }
+    void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, offset);
+    const int problem = errno;
     close(file);
-    if (address == MAP_FAILED) throw Failure{path + ": " + std::strerror(errno)};
-    return as_array_buffer(env, address, status.st_size);
+    if (address == MAP_FAILED) throw Failure{path + ": " + std::strerror(problem)};
+    return as_array_buffer(env, address, bytes);
   });
 }
 

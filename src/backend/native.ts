@@ -26,7 +26,7 @@ export type NativeProgram = { readonly [nativeProgram]: true };
 
 interface Addon {
   allocate(bytes: number): ArrayBuffer;
-  mapFile(path: string): ArrayBuffer;
+  mapFile(path: string, byteOffset: number, bytes: number): ArrayBuffer;
   createProgram(ops: readonly PreparedOp[], buffers: readonly ArrayBuffer[]): NativeProgram;
   runProgram(program: NativeProgram, lengths: readonly number[], profile: boolean): Promise<number[] | undefined>;
   setThreads(threads: number): void;

@@ -15,8 +15,9 @@ export class CheckpointError extends FormatError {
 }
 
 /** A tensor and the file that holds it. */
-export interface TensorInFile extends SafetensorsTensor {
+export interface TensorInFile {
   readonly file: string;
+  readonly tensor: SafetensorsTensor;
 }
 
 const CONFIG = 'config.json';
@@ -93,7 +94,7 @@ async function tensorsOfFile(folder: string, file: string): Promise<[string, Ten
   if ((await fileBytes(path, file)) === 0) {
     throw new CheckpointError(`${file}: is empty, expected a safetensors file`);
   }
-  return [...openSafetensors(path).tensors].map(([name, tensor]) => [name, { ...tensor, file }]);
+  return [...openSafetensors(path).tensors].map(([name, tensor]) => [name, { file, tensor }]);
 }
 
 async function readJson(folder: string, file: string): Promise<unknown> {

@@ -52,19 +52,19 @@ const OTHER_MODEL = 'The file and the config are from different models';
 
 function checkTensor(expected: ExpectedWeight, found: ReadonlyMap<string, TensorInFile>, source: string): void {
   const { name, shape, dtypes, required } = expected;
-  const tensor = found.get(name);
-  if (!tensor) {
+  const stored = found.get(name);
+  if (!stored) {
     if (required === 'always') {
-      const stored = `[${shape.join(', ')}] (${dtypes.join(' or ')})`;
       throw new CheckpointError(
-        `${source}: tensor "${name}" is missing, expected ${stored}. The file is incomplete or of another model than config.json`,
+        `${source}: tensor "${name}" is missing, expected [${shape.join(', ')}] (${dtypes.join(' or ')}). The file is incomplete or of another model than config.json`,
       );
     }
     if (required === 'with-fp8') checkScalePresence(name, null, found);
     return;
   }
+  const { file, tensor } = stored;
   const refuse = (problem: string): never => {
-    throw new CheckpointError(`${tensor.file}: tensor "${name}" ${problem}`);
+    throw new CheckpointError(`${file}: tensor "${name}" ${problem}`);
   };
   if (!dtypes.includes(tensor.dtype)) {
     const advice =
@@ -80,32 +80,32 @@ function checkTensor(expected: ExpectedWeight, found: ReadonlyMap<string, Tensor
     const because = wrongAxes.length > 0 ? `\n  (${wrongAxes.join(', ')} in config.json)` : '';
     refuse(`has shape [${tensor.shape.join(', ')}], expected [${shape.join(', ')}]${because}. ${OTHER_MODEL}`);
   }
-  if (required === 'with-fp8') checkScalePresence(name, tensor, found);
+  if (required === 'with-fp8') checkScalePresence(name, stored, found);
 }
 
 /** A scale is there exactly when its weight is FP8; the two may lie in different shards. */
 function checkScalePresence(scaleName: string, scale: TensorInFile | null, found: ReadonlyMap<string, TensorInFile>) {
   const name = scaleName.slice(0, -SCALE_SUFFIX.length);
   const weight = found.get(name)!;
-  if (weight.dtype === 'F8_E4M3' && !scale) {
+  if (weight.tensor.dtype === 'F8_E4M3' && !scale) {
     throw new CheckpointError(
       `${weight.file}: tensor "${name}" is F8_E4M3, but its block scales "${scaleName}" are missing`,
     );
   }
-  if (weight.dtype !== 'F8_E4M3' && scale) {
+  if (weight.tensor.dtype !== 'F8_E4M3' && scale) {
     throw new CheckpointError(
-      `${scale.file}: tensor "${scaleName}" scales "${name}", which is ${weight.dtype}, expected F8_E4M3`,
+      `${scale.file}: tensor "${scaleName}" scales "${name}", which is ${weight.tensor.dtype}, expected F8_E4M3`,
     );
   }
 }
 
 function checkNothingIsLeft(catalogue: readonly ExpectedWeight[], found: ReadonlyMap<string, TensorInFile>): void {
   const expected = new Set(catalogue.map(({ name }) => name));
-  const extra = [...found.values()].filter(({ name }) => !expected.has(name));
+  const extra = [...found.values()].filter(({ tensor }) => !expected.has(tensor.name));
   const [first] = extra;
   if (!first) return;
   const others = extra.length > 1 ? ` and ${extra.length - 1} more are` : ' is';
   throw new CheckpointError(
-    `${first.file}: tensor "${first.name}"${others} not part of the model that config.json describes. ${OTHER_MODEL}`,
+    `${first.file}: tensor "${first.tensor.name}"${others} not part of the model that config.json describes. ${OTHER_MODEL}`,
   );
 }

@@ -7,6 +7,7 @@ import { dequantiseBlocks } from '../numerics/block-scales.ts';
 import { DTYPE_BYTES } from '../numerics/dtype.ts';
 import { indexOfE4m3NaN } from '../numerics/e4m3.ts';
 import { f16ToFloat32 } from '../numerics/f16.ts';
+import type { SafetensorsTensor } from '../numerics/safetensors.ts';
 import { CheckpointError, readConfigJson, type TensorInFile, tensorsOfFolder } from './checkpoint-files.ts';
 import { checkAgainstCatalogue, settleOptionalParts } from './checkpoint-match.ts';
 import { type ModelConfig, parseConfig } from './config.ts';
@@ -84,29 +85,30 @@ export function toFloat32({ dtype, shape, bytes, scales }: StoredTensor): Float3
   }
 }
 
-function storedTensor(tensor: TensorInFile, scale: TensorInFile | undefined): StoredTensor {
-  const { name, shape, file } = tensor;
+function storedTensor({ file, tensor }: TensorInFile, scale: TensorInFile | undefined): StoredTensor {
+  const { name, shape } = tensor;
   const dtype = tensor.dtype as StoredTensor['dtype'];
   const bytes = aligned(tensor);
   if (!scale) return { name, dtype, shape, bytes };
 
+  const position = (index: number, cols: number) => `[${Math.floor(index / cols)}, ${index % cols}]`;
   const nan = indexOfE4m3NaN(bytes);
   if (nan >= 0) {
-    const at = `[${Math.floor(nan / shape[1]!)}, ${nan % shape[1]!}]`;
+    const at = position(nan, shape[1]!);
     throw new CheckpointError(`${file}: tensor "${name}" is NaN at ${at}, expected numbers. The file is damaged`);
   }
-  const scaleBytes = aligned(scale);
+  const scaleBytes = aligned(scale.tensor);
   const scales = new Float32Array(scaleBytes.buffer, scaleBytes.byteOffset, scaleBytes.byteLength / 4);
   const bad = scales.findIndex((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
   if (bad >= 0) {
-    const at = `[${Math.floor(bad / scale.shape[1]!)}, ${bad % scale.shape[1]!}]`;
+    const found = `${scales[bad]} at ${position(bad, scale.tensor.shape[1]!)}`;
     throw new CheckpointError(
-      `${scale.file}: tensor "${scale.name}" is ${scales[bad]} at ${at}, expected a positive number. The file is damaged`,
+      `${scale.file}: tensor "${scale.tensor.name}" is ${found}, expected a positive number. The file is damaged`,
     );
   }
   return { name, dtype, shape, bytes, scales };
 }
 
-function aligned({ dtype, bytes }: TensorInFile): Uint8Array {
+function aligned({ dtype, bytes }: SafetensorsTensor): Uint8Array {
   return bytes.byteOffset % DTYPE_BYTES[dtype] === 0 ? bytes : bytes.slice();
 }

@@ -15,7 +15,7 @@ export interface SafetensorsTensor {
   readonly name: string;
   readonly dtype: StoredDType;
   readonly shape: readonly number[];
-  /** A view of the file, row-major; not necessarily aligned to the element size. */
+  /** A view of the file, made when asked for; row-major, not necessarily aligned to the element size. */
   readonly bytes: Uint8Array;
 }
 
@@ -28,26 +28,48 @@ export interface SafetensorsFile {
 const MAX_HEADER_BYTES = 100_000_000;
 const LENGTH_BYTES = 8;
 
+/** Bytes of a file, wherever they are held. */
+export interface FileBytes {
+  readonly size: number;
+  /** For the header: read now. */
+  read(offset: number, bytes: number): Uint8Array;
+  /** For a tensor: a view of the file. */
+  view(offset: number, bytes: number): Uint8Array;
+}
+
+/** @param file the whole file in memory; tensors are views of it. Otherwise as `readSafetensors` */
+export function parseSafetensors(file: ArrayBuffer, fileName: string): SafetensorsFile {
+  const view = (offset: number, bytes: number) => new Uint8Array(file, offset, bytes);
+  return readSafetensors({ size: file.byteLength, read: view, view }, fileName);
+}
+
 /**
- * @param file the whole file, in memory or mapped; tensors are views of it
  * @param fileName as it should be named in messages
  * @throws SafetensorsError naming file and tensor, expected and found
  */
-export function parseSafetensors(file: ArrayBuffer, fileName: string): SafetensorsFile {
+export function readSafetensors(file: FileBytes, fileName: string): SafetensorsFile {
   const refuse: Refuse = (problem) => {
     throw new SafetensorsError(`${fileName}: ${problem}`);
   };
   const header = parseHeader(file, refuse);
   const dataStart = LENGTH_BYTES + header.bytes;
-  const dataBytes = file.byteLength - dataStart;
   const metadata = parseMetadata(header.entries.get('__metadata__'), refuse);
   header.entries.delete('__metadata__');
 
-  const ranges = [...header.entries].map(([name, entry]) => parseEntry(name, entry, refuse));
-  checkTheyFillTheFile(ranges, dataBytes, refuse);
+  const ranges = [...header.entries]
+    .map(([name, entry]) => parseEntry(name, entry, refuse))
+    .sort((a, b) => a.begin - b.begin || a.end - b.end);
+  checkTheyFillTheFile(ranges, file.size - dataStart, refuse);
   const tensors = new Map<string, SafetensorsTensor>();
   for (const { name, dtype, shape, begin, end } of ranges) {
-    tensors.set(name, { name, dtype, shape, bytes: new Uint8Array(file, dataStart + begin, end - begin) });
+    tensors.set(name, {
+      name,
+      dtype,
+      shape,
+      get bytes() {
+        return file.view(dataStart + begin, end - begin);
+      },
+    });
   }
   return { tensors, metadata };
 }
@@ -62,26 +84,25 @@ interface Range {
   readonly end: number;
 }
 
-function parseHeader(file: ArrayBuffer, refuse: Refuse): { bytes: number; entries: Map<string, unknown> } {
-  if (file.byteLength < LENGTH_BYTES) {
+function parseHeader(file: FileBytes, refuse: Refuse): { bytes: number; entries: Map<string, unknown> } {
+  if (file.size < LENGTH_BYTES) {
     refuse(
-      `has ${count(file.byteLength, 'byte')}, expected at least the ${LENGTH_BYTES} of a header length. It is truncated`,
+      `has ${count(file.size, 'byte')}, expected at least the ${LENGTH_BYTES} of a header length. It is truncated`,
     );
   }
-  const length = new DataView(file).getBigUint64(0, true);
+  const start = file.read(0, LENGTH_BYTES);
+  const length = new DataView(start.buffer, start.byteOffset).getBigUint64(0, true);
   if (length > MAX_HEADER_BYTES) {
     refuse(`the header length says ${length} bytes, expected at most ${MAX_HEADER_BYTES}. It is no safetensors file`);
   }
   const bytes = Number(length);
-  if (bytes > file.byteLength - LENGTH_BYTES) {
-    refuse(
-      `the header length says ${bytes} bytes, but only ${file.byteLength - LENGTH_BYTES} follow. The file is truncated`,
-    );
+  if (bytes > file.size - LENGTH_BYTES) {
+    refuse(`the header length says ${bytes} bytes, but only ${file.size - LENGTH_BYTES} follow. The file is truncated`);
   }
   let text: string;
   try {
     const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-    text = decoder.decode(new Uint8Array(file, LENGTH_BYTES, bytes));
+    text = decoder.decode(file.read(LENGTH_BYTES, bytes));
   } catch {
     return refuse('the header is not UTF-8 text');
   }
@@ -133,12 +154,11 @@ function parseEntry(name: string, entry: unknown, refuse: Refuse): Range {
   return { name, dtype, shape, begin, end };
 }
 
-/** The tensors lie side by side from the first byte of the data to the last. */
+/** The tensors lie side by side from the first byte of the data to the last. @param ranges in order of begin */
 function checkTheyFillTheFile(ranges: readonly Range[], dataBytes: number, refuse: Refuse): void {
-  const inOrder = [...ranges].sort((a, b) => a.begin - b.begin || a.end - b.end);
   let filled = 0;
   let previous = '';
-  for (const { name, begin, end } of inOrder) {
+  for (const { name, begin, end } of ranges) {
     if (end > dataBytes) {
       refuse(`tensor "${name}" ends at byte ${end} of the data, but the file holds ${dataBytes}. It is truncated`);
     }
