@@ -18,15 +18,9 @@ namespace farthing {
 
 namespace {
 
-// Spinning is cheaper than sleeping for the microseconds between two ops; on a crowded machine the yield
-// lets the thread we wait for have the core.
-template <class Ready>
-void spin_until(Ready ready) {
-  for (int spins = 0; !ready(); ++spins) {
-    if (spins < 4000) CPU_RELAX();
-    else std::this_thread::yield();
-  }
-}
+// Spinning is cheaper than sleeping for the microseconds between two ops; after that the thread sleeps until it is
+// woken, so on a crowded machine the one we wait for gets the core.
+constexpr int kSpins = 2000;
 
 }  // namespace
 
@@ -35,8 +29,13 @@ void Barrier::wait() {
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
     waiting_.store(0, std::memory_order_relaxed);
     generation_.store(generation + 1, std::memory_order_release);
+    generation_.notify_all();
   } else {
-    spin_until([&] { return generation_.load(std::memory_order_acquire) != generation; });
+    for (int spins = 0; spins < kSpins; ++spins) {
+      if (generation_.load(std::memory_order_acquire) != generation) return;
+      CPU_RELAX();
+    }
+    generation_.wait(generation, std::memory_order_acquire);
   }
 }
 

@@ -1,0 +1,127 @@
+/** A training run from its first or its last checkpoint to its last step. */
+import type { ModelConfig } from '../model/config.ts';
+import { balanceExperts, loadImbalance } from './balance.ts';
+import type { Batch, PackedDocuments } from './packed-documents.ts';
+import type { Parameters } from './parameters.ts';
+import { learningRate, type Schedule } from './schedule.ts';
+import { type Companions, resumeCheckpoint, saveCheckpoint } from './training-checkpoint.ts';
+import { type AdamW, createOptimizer, type LossProgram, lossProgram } from './training-step.ts';
+
+export interface RunSettings {
+  readonly schedule: Schedule;
+  readonly adamw: AdamW;
+  /** Tokens of one micro-batch, and micro-batches in a step. */
+  readonly rows: number;
+  readonly accumulate: number;
+  /** Gradients are scaled down to this norm. */
+  readonly clip: number;
+  /** λ of the MTP loss. */
+  readonly mtpWeight: number;
+  /** Speed of the selection biases. */
+  readonly balanceRate: number;
+  /** Steps between validations and between checkpoints; 0 for none. */
+  readonly validateEvery: number;
+  readonly checkpointEvery: number;
+}
+
+/** One line of a run's metrics. */
+export interface StepReport {
+  readonly step: number;
+  /** Nats per trained token of this step. */
+  readonly loss: number;
+  readonly mtpLoss: number | null;
+  readonly learningRate: number;
+  readonly gradientNorm: number;
+  /** Worst layer's busiest expert over the mean. */
+  readonly imbalance: number | null;
+  readonly tokens: number;
+  readonly seconds: number;
+  /** Nats per token of the validation batches, where they were run. */
+  readonly validation?: number;
+}
+
+export interface RunFiles {
+  /** Where checkpoints go, or null to keep none. */
+  readonly checkpoints: string | null;
+  readonly companions: Companions;
+}
+
+/**
+ * Trains `parameters` on `data`. Resumes from the newest checkpoint if there is one; the steps after it are those of
+ * an uninterrupted run, bit for bit.
+ */
+export async function* trainModel(
+  config: ModelConfig,
+  parameters: Parameters,
+  data: PackedDocuments,
+  validation: readonly Batch[],
+  settings: RunSettings,
+  files: RunFiles,
+): AsyncGenerator<StepReport> {
+  const { schedule, rows, accumulate, mtpWeight } = settings;
+  const program = lossProgram(config, parameters, { rows, mtpWeight, gradients: true });
+  const validator =
+    validation.length > 0 ? lossProgram(config, parameters, { rows, mtpWeight: 0, gradients: false }) : null;
+  const optimizer = createOptimizer(parameters, settings.adamw);
+  const done = files.checkpoints ? await resumeCheckpoint(files.checkpoints, parameters) : 0;
+  await parameters.repack();
+
+  for (let step = done + 1; step <= schedule.steps; step++) {
+    const begin = performance.now();
+    await optimizer.zero();
+    let [nats, targets, mtp] = [0, 0, 0];
+    const loads = new Map<number, Int32Array>();
+    for (let micro = 0; micro < accumulate; micro++) {
+      const losses = await program.run(data.batch((step - 1) * accumulate + micro), 1 / accumulate);
+      nats += losses.nats;
+      targets += losses.targets;
+      mtp += (losses.mtp ?? 0) / accumulate;
+      for (const { layer, counts } of program.expertLoads()) {
+        const sum = loads.get(layer);
+        loads.set(layer, sum ? sum.map((n, e) => n + counts[e]!) : counts);
+      }
+    }
+    const gradientNorm = await optimizer.norm();
+    if (!Number.isFinite(gradientNorm)) {
+      throw new Error(
+        `step ${step}: the gradient is ${gradientNorm}. Lower the learning rate or look at the data of this step`,
+      );
+    }
+    const rate = learningRate(step, schedule);
+    await optimizer.update(step, rate, Math.min(1, settings.clip / (gradientNorm + 1e-6)));
+    for (const [layer, counts] of loads) {
+      const bias = parameters.routerBiases.get(`model.layers.${layer}.mlp.gate.e_score_correction_bias`);
+      if (bias) balanceExperts(bias, counts, settings.balanceRate);
+    }
+    await parameters.repack();
+    const due = (every: number) => every > 0 && (step % every === 0 || step === schedule.steps);
+    const seconds = (performance.now() - begin) / 1000;
+    const report = {
+      step,
+      loss: nats / Math.max(1, targets),
+      mtpLoss: mtp > 0 ? mtp : null,
+      learningRate: rate,
+      gradientNorm,
+      imbalance: loads.size > 0 ? Math.max(...[...loads.values()].map(loadImbalance)) : null,
+      tokens: rows * accumulate,
+      seconds,
+    };
+    if (files.checkpoints && due(settings.checkpointEvery)) {
+      await saveCheckpoint(files.checkpoints, step, config, parameters, files.companions);
+    }
+    yield validator && due(settings.validateEvery)
+      ? { ...report, validation: await validate(validator, validation) }
+      : report;
+  }
+}
+
+/** Nats per trained token over all batches. */
+export async function validate(program: LossProgram, batches: readonly Batch[]): Promise<number> {
+  let [nats, targets] = [0, 0];
+  for (const batch of batches) {
+    const losses = await program.run(batch);
+    nats += losses.nats;
+    targets += losses.targets;
+  }
+  return nats / Math.max(1, targets);
+}
