@@ -38,12 +38,12 @@ function attention64(shape: CausalHeads, starts: number[], { q, k, shared, v }: 
 
 const shapes: (CausalHeads & { rows: number; starts: (row: number) => number })[] = [
   {
-    ...{ heads: 3, kvHeads: 3, qkDim: 14, sharedDim: 6, vDim: 9, keyStride: 17, valueStride: 17, softmaxScale: 0.7 },
+    ...{ heads: 3, kvHeads: 3, qkDim: 7, sharedDim: 3, vDim: 5, keyStride: 9, valueStride: 9, softmaxScale: 0.7 },
     ...{ rows: 21, starts: (r) => (r < 5 ? 0 : r < 6 ? 5 : 6) },
   },
   {
-    ...{ heads: 4, kvHeads: 2, qkDim: 8, sharedDim: 0, vDim: 8, keyStride: 8, valueStride: 8, softmaxScale: 0.9 },
-    ...{ rows: 40, starts: (r) => (r < 33 ? 0 : 33) },
+    ...{ heads: 4, kvHeads: 2, qkDim: 4, sharedDim: 0, vDim: 4, keyStride: 4, valueStride: 4, softmaxScale: 0.9 },
+    ...{ rows: 36, starts: (r) => (r < 33 ? 0 : 33) },
   },
 ];
 

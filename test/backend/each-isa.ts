@@ -16,6 +16,6 @@ export function alsoUnderOtherInstructionSets(file: string): void {
     test(`the same under ${set}`, async () => {
       const env = { ...process.env, FARTHING_ISA: set };
       await promisify(execFile)(process.execPath, [vitest, 'run', '--reporter=dot', file], { env });
-    });
+    }, 300_000);
   }
 }
