@@ -16,6 +16,11 @@ struct Finish {
   bool accumulate;
 };
 
+static inline void prefetch_outputs(const RowBlock& rows, int m, int count, int first, int panels) {
+  for (int i = 0; i < count; ++i)
+    for (int j = 0; j < panels; ++j) __builtin_prefetch(rows.out[m + i] + (first + j) * kLanes, 1);
+}
+
 static inline void write_sums(const RowBlock& rows, int m, int panel, int outputs, Vec sums, const Finish& finish) {
   const int first = panel * kLanes, lanes = outputs - first < kLanes ? outputs - first : kLanes;
   float* to = rows.out[m] + first;
@@ -35,6 +40,7 @@ static void multiply_panels(const typename Mode::Element* a, int64_t stride, con
     Vec sums[ROWS][PANELS];
     for (auto& row : sums)
       for (Vec& sum : row) sum = zero();
+    prefetch_outputs(rows, m, ROWS, panel, PANELS);
     tile<Mode, format, ROWS, PANELS>(a + m * stride, stride, 1, panels, 0, pairs_of(weight.cols), sums);
     for (int i = 0; i < ROWS; ++i)
       for (int j = 0; j < PANELS; ++j) write_sums(rows, m + i, panel + j, weight.times, sums[i][j], finish);

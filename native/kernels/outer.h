@@ -1,82 +1,123 @@
-// Weight gradients: dW[n, k] += sum over rows r of dy[r, n] · x[r, k], the rows in order.
-// Pairs of rows take the place that pairs of k have in a forward product, so the same tile computes them:
-// x becomes panels whose lanes are k, dy the broadcast operand.
+// Weight gradients: dW[n, k] += sum over rows r of dy[r, n] · x[r, k].
+// Rows are summed in order within fixed chunks, and each chunk is then added to dW. Pairs of rows take the place
+// that pairs of k have in a forward product, so the same tile computes them: x becomes panels whose lanes are k,
+// dy the broadcast operand. Panels and operand of a chunk stay in the second-level cache with the piece of dW.
 
-constexpr int kOuterRows = 256;              // rows taken into scratch together
-constexpr int kOuterOutputs = 8 * kProductRows;  // n of one piece of work
-constexpr int kOuterPanels = 8;              // panels of 16 k of one piece of work
+constexpr int kOuterRows = 256;                   // rows of a chunk; the order of sums hangs on it
+constexpr int kOuterOutputs = 16 * kProductRows;  // n of one piece of work
+constexpr int kOuterPanels = 24;                  // most panels of 16 k of one piece of work
 
-// One piece of dW: outputs [n0, n1) and columns [k0, k1) over `count` rows; dy_row(r) and x_row(r) point to rows.
-template <class Mode, class DyRow, class XRow>
-static void outer_piece(const Context& ctx, const View& dw, int n0, int n1, int k0, int k1, int64_t count, DyRow dy_row, XRow x_row,
-                        bool round) {
+constexpr int kPairsAhead = 4;                    // pairs of rows asked for before they are taken
+
+static inline void prefetch_floats(const float* row, int first, int last) {
+  for (int c = first; c < last; c += kLanes) __builtin_prefetch(row + c);
+}
+
+// A piece of dW: outputs [n0, n1) and columns [k0, k1).
+struct OuterPiece {
+  const View& dw;
+  int n0, n1, k0, k1;
+};
+
+// A chunk of rows in the order of the tile. Operand: groups of kProductRows outputs, [group][pair][output].
+template <class Mode>
+struct OuterChunk {
   using Element = typename Mode::Element;
-  constexpr DType format = std::is_same_v<Mode, FloatMode> ? DType::PackedF32 : DType::PackedBF16;
-  constexpr int kPairs = kOuterRows / 2, kWidth = kOuterOutputs + kLanes;
-  constexpr int kElements = Mode::kPerPair * kPairs;  // elements per column of the piece
-  auto* a = ctx.local<Element>(static_cast<size_t>(kElements) * (kWidth + kOuterPanels * kLanes));
-  auto* panels = reinterpret_cast<uint8_t*>(a + static_cast<size_t>(kElements) * kWidth);
-  constexpr int64_t panel_size = static_cast<int64_t>(kElements) * kLanes * sizeof(Element);
-  const int panel_count = panels_of(k1 - k0);
+  static constexpr int kPairs = kOuterRows / 2;
+  static constexpr int64_t kGroup = (static_cast<int64_t>(kPairs) * kProductRows + kLanes) * Mode::kPerPair;
+  static constexpr int64_t kPanelBytes = (static_cast<int64_t>(kPairs) + 1) * Mode::kPerPair * kLanes * sizeof(Element);
+  static constexpr int64_t kOperand = kGroup * kOuterOutputs / kProductRows + 2 * kLanes;
+  static constexpr int64_t kElements = (kOperand + kLanes - 1) / kLanes * kLanes + kOuterPanels * kPanelBytes / sizeof(Element);
 
-  for (int64_t r0 = 0; r0 < count; r0 += kOuterRows) {
-    const int rows = static_cast<int>(count - r0 < kOuterRows ? count - r0 : kOuterRows), pairs = (rows + 1) / 2;
+  Element* operand;
+  uint8_t* panels;
+  int pairs = 0;
+
+  explicit OuterChunk(Element* memory)
+      : operand(memory), panels(reinterpret_cast<uint8_t*>(memory + (kOperand + kLanes - 1) / kLanes * kLanes)) {}
+
+  template <class DyRow, class XRow>
+  void take(const OuterPiece& piece, int64_t first, int rows, DyRow dy_row, XRow x_row, bool round) {
+    pairs = (rows + 1) / 2;
     for (int p = 0; p < pairs; ++p) {
+      const int64_t row = first + 2 * p;
       const bool has_odd = 2 * p + 1 < rows;
-      const float *dy_even = dy_row(r0 + 2 * p), *dy_odd = has_odd ? dy_row(r0 + 2 * p + 1) : nullptr;
-      const float *x_even = x_row(r0 + 2 * p), *x_odd = has_odd ? x_row(r0 + 2 * p + 1) : nullptr;
-      Element* a_row = a + static_cast<int64_t>(p) * Mode::kPerPair * kWidth;
-      each_vec(n0, n1, [&](int c, int lanes) {
-        Mode::take_pair(reinterpret_cast<uint8_t*>(a_row + (c - n0)), kWidth, dy_even + c, dy_odd ? dy_odd + c : nullptr, lanes, round);
-      });
-      for (int j = 0; j < panel_count; ++j) {
-        const int c = k0 + j * kLanes, lanes = k1 - c < kLanes ? k1 - c : kLanes;
-        uint8_t* to = panels + j * panel_size + static_cast<int64_t>(p) * Mode::kPerPair * kLanes * sizeof(Element);
-        Mode::take_pair(to, kLanes, x_even + c, x_odd ? x_odd + c : nullptr, lanes, round);
+      const float *dy_even = dy_row(row), *dy_odd = has_odd ? dy_row(row + 1) : nullptr;
+      const float *x_even = x_row(row), *x_odd = has_odd ? x_row(row + 1) : nullptr;
+      for (int ahead = 2 * kPairsAhead; ahead < 2 * kPairsAhead + 2 && 2 * p + ahead < rows; ++ahead) {
+        prefetch_floats(dy_row(row + ahead), piece.n0, piece.n1);
+        prefetch_floats(x_row(row + ahead), piece.k0, piece.k1);
+      }
+      Element* to = operand + static_cast<int64_t>(p) * Mode::kPerPair * kProductRows;
+      for (int n = piece.n0; n < piece.n1; n += kProductRows, to += kGroup) {
+        const int lanes = piece.n1 - n < kLanes ? piece.n1 - n : kLanes;
+        Mode::take_pair(reinterpret_cast<uint8_t*>(to), kProductRows, dy_even + n, dy_odd ? dy_odd + n : nullptr, lanes, round);
+      }
+      uint8_t* panel = panels + static_cast<int64_t>(p) * Mode::kPerPair * kLanes * sizeof(Element);
+      for (int k = piece.k0; k < piece.k1; k += kLanes, panel += kPanelBytes) {
+        const int lanes = piece.k1 - k < kLanes ? piece.k1 - k : kLanes;
+        Mode::take_pair(panel, kLanes, x_even + k, x_odd ? x_odd + k : nullptr, lanes, round);
       }
     }
-    const auto add_panels = [&](auto panels_at_once, int j0) {
-      constexpr int PANELS = decltype(panels_at_once)::value;
-      const uint8_t* b[PANELS];
-      for (int j = 0; j < PANELS; ++j) b[j] = panels + (j0 + j) * panel_size;
-      each_tile<kProductRows>(n1 - n0, [&](auto tile_rows, int m) {
-        constexpr int ROWS = decltype(tile_rows)::value;
-        Vec sums[ROWS][PANELS];
-        const auto each = [&](auto body) {
-          for (int i = 0; i < ROWS; ++i) {
-            for (int j = 0; j < PANELS; ++j) {
-              const int c = k0 + (j0 + j) * kLanes;
-              body(sums[i][j], dw.f32(n0 + m + i) + c, k1 - c < kLanes ? k1 - c : kLanes);
-            }
-          }
-        };
-        each([](Vec& sum, const float* at, int lanes) { sum = load_up_to(at, lanes); });
-        tile<Mode, format, ROWS, PANELS>(a + m, 1, kWidth, b, 0, pairs, sums);
-        each([](const Vec& sum, float* at, int lanes) { store_up_to(at, sum, lanes); });
-      });
-    };
-    int j = 0;
-    for (; j + kProductPanels <= panel_count; j += kProductPanels) add_panels(std::integral_constant<int, kProductPanels>{}, j);
-    for (; j < panel_count; ++j) add_panels(std::integral_constant<int, 1>{}, j);
   }
-}
+
+  // dW += this chunk, for PANELS panels from k on.
+  template <int PANELS>
+  void add_panels(const OuterPiece& piece, int k) const {
+    constexpr DType format = std::is_same_v<Mode, FloatMode> ? DType::PackedF32 : DType::PackedBF16;
+    const uint8_t* b[PANELS];
+    for (int j = 0; j < PANELS; ++j) b[j] = panels + ((k - piece.k0) / kLanes + j) * kPanelBytes;
+    each_tile<kProductRows>(piece.n1 - piece.n0, [&](auto tile_rows, int m) {
+      constexpr int ROWS = decltype(tile_rows)::value;
+      Vec sums[ROWS][PANELS];
+      for (int i = 0; i < ROWS; ++i) {
+        for (int j = 0; j < PANELS; ++j) {
+          sums[i][j] = zero();
+          __builtin_prefetch(piece.dw.f32(piece.n0 + m + i) + k + j * kLanes, 1);
+        }
+      }
+      const Element* a = operand + m / kProductRows * kGroup + m % kProductRows;
+      tile<Mode, format, ROWS, PANELS>(a, 1, kProductRows, b, 0, pairs, sums);
+      for (int i = 0; i < ROWS; ++i) {
+        float* to = piece.dw.f32(piece.n0 + m + i) + k;
+        for (int j = 0; j < PANELS; ++j, to += kLanes) {
+          const int lanes = piece.k1 - k - j * kLanes;
+          add_to(to, sums[i][j], lanes < kLanes ? lanes : kLanes);
+        }
+      }
+    });
+  }
+
+  void add_to_gradient(const OuterPiece& piece) const {
+    int k = piece.k0;
+    if constexpr (kProductPanels > 1)
+      for (; k + (kProductPanels - 1) * kLanes < piece.k1; k += kProductPanels * kLanes) add_panels<kProductPanels>(piece, k);
+    for (; k < piece.k1; k += kLanes) add_panels<1>(piece, k);
+  }
+};
 
 // Splits the gradient matrices into pieces that threads claim. rows_of(e), dy_row(e, r), x_row(e, r).
 template <class Mode, class RowsOf, class DyRow, class XRow>
 static void run_outer(const Op& op, const Context& ctx, const View* gradients, int count, RowsOf rows_of, DyRow dy_row, XRow x_row,
                       bool round) {
-  const View& shape = gradients[0];
-  const int across = (shape.times + kOuterOutputs - 1) / kOuterOutputs;
-  const int along = (shape.cols + kOuterPanels * kLanes - 1) / (kOuterPanels * kLanes);
+  const int outputs = gradients[0].times, depth = gradients[0].cols;
+  const int across = (outputs + kOuterOutputs - 1) / kOuterOutputs;
+  int panels = kOuterPanels;
+  const auto pieces_along = [&] { return (panels_of(depth) + panels - 1) / panels; };
+  while (panels > 8 && static_cast<int64_t>(count) * across * pieces_along() < 4 * ctx.threads) panels -= 8;
+  const int along = pieces_along();
+  OuterChunk<Mode> chunk(ctx.local<typename Mode::Element>(OuterChunk<Mode>::kElements));
   ctx.parallel(op, static_cast<int64_t>(count) * across * along, 1, [&](int64_t item, int64_t) {
-    const int e = static_cast<int>(item / (across * along)), piece = static_cast<int>(item % (across * along));
+    const int e = static_cast<int>(item / (across * along)), at = static_cast<int>(item % (across * along));
+    const int n0 = at / along * kOuterOutputs, k0 = at % along * panels * kLanes;
+    const int n1 = n0 + kOuterOutputs, k1 = k0 + panels * kLanes;
+    const OuterPiece piece{gradients[e], n0, n1 < outputs ? n1 : outputs, k0, k1 < depth ? k1 : depth};
     const int64_t rows = rows_of(e);
-    if (rows == 0) return;
-    const int n0 = piece / along * kOuterOutputs, k0 = piece % along * kOuterPanels * kLanes;
-    const int n1 = n0 + kOuterOutputs < shape.times ? n0 + kOuterOutputs : shape.times;
-    const int k1 = k0 + kOuterPanels * kLanes < shape.cols ? k0 + kOuterPanels * kLanes : shape.cols;
-    outer_piece<Mode>(ctx, gradients[e], n0, n1, k0, k1, rows, [&](int64_t r) { return dy_row(e, r); },
-                      [&](int64_t r) { return x_row(e, r); }, round);
+    for (int64_t first = 0; first < rows; first += kOuterRows) {
+      const int some = static_cast<int>(rows - first < kOuterRows ? rows - first : kOuterRows);
+      chunk.take(piece, first, some, [&](int64_t r) { return dy_row(e, r); }, [&](int64_t r) { return x_row(e, r); }, round);
+      chunk.add_to_gradient(piece);
+    }
   });
 }
 

@@ -198,6 +198,8 @@ static inline PairVec to_pairs(Vec even, Vec odd) {
   const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
+// 32 floats in order
+static inline PairVec pair_up(Vec first, Vec second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
 static inline PairVec zip_bf16(const uint16_t* even, const uint16_t* odd) {
   const auto widen = [](const uint16_t* p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); };
   return _mm512_or_si512(widen(even), _mm512_slli_epi32(widen(odd), 16));
@@ -228,6 +230,13 @@ static inline PairVec to_pairs(Vec even, Vec odd) {
   store_bf16(low, even);
   store_bf16(high, odd);
   return zip_bf16(low, high);
+}
+static inline PairVec pair_up(Vec first, Vec second) {
+  PairVec v;
+  auto* bits = reinterpret_cast<uint16_t*>(v.lane);
+  store_bf16(bits, first);
+  store_bf16(bits + kLanes, second);
+  return v;
 }
 static inline Vec fma(PairVec a, PairVec b, Vec c) {
   const auto half = [](PairVec v, bool odd) {
@@ -298,3 +307,11 @@ static inline void transpose(Vec (&rows)[kLanes]) {
   for (int i = 0; i < kLanes; ++i) rows[i] = load(to[i]);
 }
 #endif
+
+// The same for words of any kind.
+static inline void transpose(PairVec (&rows)[kLanes]) {
+  Vec words[kLanes];
+  memcpy(words, rows, sizeof words);
+  transpose(words);
+  memcpy(rows, words, sizeof words);
+}
