@@ -13,10 +13,10 @@ import { pages } from '../../src/server/pages.ts';
 
 /** How the next requests are answered. */
 export type Manner =
-  /** `pauseAfter` pieces the stream waits until `resume` is called. */
+  /** After `pauseAfter` events the stream waits until `resume` is called. */
   | { readonly kind: 'answer'; readonly reasoning?: string; readonly content: string; readonly pauseAfter?: number }
   | { readonly kind: 'error'; readonly status: 400 | 429 | 500; readonly message: string; readonly retryAfter?: number }
-  /** The connection ends in the middle of the words. */
+  /** After these words the stream waits until `resume` is called, and then the connection ends. */
   | { readonly kind: 'break'; readonly content: string };
 
 export interface StandInServer {
@@ -70,7 +70,7 @@ export async function startStandIn(pagesFolder: string, port = 0): Promise<Stand
   function stream(c: Context, manner: Exclude<Manner, { kind: 'error' }>): Response {
     standIn.abandoned = false;
     const events = answerEvents(manner);
-    const pauseAfter = manner.kind === 'answer' ? manner.pauseAfter : undefined;
+    const pauseAfter = manner.kind === 'answer' ? manner.pauseAfter : events.length;
     const encoder = new TextEncoder();
     let sent = 0;
     c.req.raw.signal.addEventListener('abort', () => {

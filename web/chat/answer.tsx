@@ -32,7 +32,7 @@ export function Answer({ answer, last }: { answer: AnswerRecord; last: boolean }
         {content !== '' && <Markdown text={content} />}
         {state === 'stopped' && <p class="aside">Stopped{content === '' ? ' before the answer' : ''}.</p>}
         {answer.finish === 'length' && (
-          <p class="aside">Cut off at the token limit. “Most tokens” in the settings moves it.</p>
+          <p class="aside">Cut off at the token limit. “Max tokens” in the settings moves it.</p>
         )}
         {failure && (
           <FailureNote failure={failure} again={last ? regenerate : undefined} startNew={last ? startNew : undefined} />
@@ -65,7 +65,7 @@ function CopyButton({ text }: { text: string }) {
   return (
     <button type="button" class="text-button" onClick={copy}>
       {outcome.value === 'copied' ? <DoneIcon /> : <CopyIcon />}
-      <span role="status">
+      <span aria-live="polite">
         {outcome.value === 'copied' ? 'Copied' : outcome.value === 'refused' ? 'The browser refused' : 'Copy'}
       </span>
     </button>

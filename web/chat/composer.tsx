@@ -34,14 +34,15 @@ export function Composer() {
     send();
   };
   return (
-    <div class="composer-band">
-      <form
-        class="composer"
-        onSubmit={(event) => {
-          event.preventDefault();
-          send();
-        }}
-      >
+    <form
+      class="composer-band"
+      aria-label="Ask"
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+      }}
+    >
+      <div class="composer">
         <textarea
           ref={area}
           id={FIELD}
@@ -56,14 +57,14 @@ export function Composer() {
           onKeyDown={onKeyDown}
         />
         <CoinButton empty={text.trim() === ''} />
-      </form>
+      </div>
       <div class="composer-foot">
         <ModelName />
         <span class="keys">
           <kbd>Enter</kbd> sends, <kbd>Shift Enter</kbd> begins a line, <kbd>Esc</kbd> stops
         </span>
       </div>
-    </div>
+    </form>
   );
 }
 

@@ -109,6 +109,8 @@ async function answer(asked: Turn[]): Promise<void> {
   };
   // What comes just before a pause is shown during it.
   const timer = setInterval(show, SHOW_EVERY_MS * 4);
+  // Leaving the page breaks the connection first; that is no failure of the server.
+  addEventListener('beforeunload', stop);
   try {
     const body = chatRequest(model.peek() ?? (await askModels()), asked);
     for await (const piece of streamChat(body, { apiKey: apiKey.peek(), signal })) {
@@ -134,6 +136,7 @@ async function answer(asked: Turn[]): Promise<void> {
     written = { ...written, state: 'failed', failure: error.failure };
   } finally {
     clearInterval(timer);
+    removeEventListener('beforeunload', stop);
     show();
   }
 }

@@ -23,9 +23,7 @@ export function Opening() {
     <div class="opening">
       <Coin legend />
       <h1>A tale, or a sum?</h1>
-      <p class="opening-line">
-        A language model of small change. It runs on this server, and nothing you write goes further.
-      </p>
+      <p class="opening-line">A small language model, minted on the machine that serves this page.</p>
       {value.state === 'failed' && (
         <FailureNote failure={value.failure} again={() => void askModels().catch(() => {})} />
       )}

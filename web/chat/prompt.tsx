@@ -21,8 +21,8 @@ export function Prompt({ text, last }: { text: string; last: boolean }) {
         {editing.value && last ? (
           <PromptEditor text={text} close={close} />
         ) : (
-          <>
-            <p class="prompt-text">{text}</p>
+          <p class="prompt-text">
+            {text}
             {last && (
               <button
                 type="button"
@@ -36,7 +36,7 @@ export function Prompt({ text, last }: { text: string; last: boolean }) {
                 <EditIcon />
               </button>
             )}
-          </>
+          </p>
         )}
       </div>
     </>

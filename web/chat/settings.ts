@@ -31,7 +31,7 @@ export const NUMBER_SETTINGS = [
   },
   {
     name: 'max_tokens',
-    label: 'Most tokens',
+    label: 'Max tokens',
     hint: 'Where an answer is cut off.',
     least: 1,
     greatest: 2 ** 31,
