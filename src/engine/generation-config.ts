@@ -9,7 +9,7 @@ export interface GenerationConfig {
   readonly sampling: { readonly temperature: number; readonly topP: number; readonly topK: number };
 }
 
-export class GenerationConfigError extends FormatError {
+class GenerationConfigError extends FormatError {
   override name = 'GenerationConfigError';
 }
 

@@ -54,12 +54,12 @@ export function modelReport(config: ModelConfig): ModelReport {
   };
 }
 
-export function parametersOf({ shape }: ExpectedWeight): number {
+function parametersOf({ shape }: ExpectedWeight): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
 /** The part of a weight that one token reads: routed experts share their tokens, an embedding is one row. */
-export function activeShare(config: ModelConfig, { role }: ExpectedWeight): number {
+function activeShare(config: ModelConfig, { role }: ExpectedWeight): number {
   if (role === 'embedding') return config.tieWordEmbeddings ? 1 : 0;
   return role === 'expert' && config.family === 'deepseek' ? config.numExpertsPerTok / config.nRoutedExperts : 1;
 }

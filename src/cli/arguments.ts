@@ -1,0 +1,50 @@
+/** Values of command-line options, read strictly: what does not fit is refused with what was expected. */
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { InvalidArgumentError, Option } from 'commander';
+
+/** A whole number from `least` to `greatest`. */
+export function whole(least: number, greatest: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^-?\d+$/.test(text) || value < least || value > greatest) {
+      throw new InvalidArgumentError(`Expected a whole number from ${least} to ${greatest}.`);
+    }
+    return value;
+  };
+}
+
+/** A number from `least` to `greatest`. */
+export function number(least: number, greatest: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === '' || !(value >= least && value <= greatest)) {
+      throw new InvalidArgumentError(`Expected a number from ${least} to ${greatest}.`);
+    }
+    return value;
+  };
+}
+
+const builtInModel = fileURLToPath(new URL('../../models/farthing-tiny', import.meta.url));
+
+/** `--model DIR`: a Hugging Face checkpoint folder; the model that comes with this package unless given. */
+export function modelOption(): Option {
+  return new Option('-m, --model <dir>', 'checkpoint folder (config.json, *.safetensors, tokenizer.json)')
+    .default(builtInModel, 'the built-in model')
+    .argParser((text) => path.resolve(text));
+}
+
+export function computeOption(): Option {
+  return new Option('--compute <mode>', 'fast: BF16 operands, FP32 sums; f32: FP32 activations, the reference')
+    .choices(['fast', 'f32'])
+    .default('fast');
+}
+
+export function threadsOption(): Option {
+  return new Option('--threads <n>', 'threads that compute (default: one a core)').argParser(whole(1, 1024));
+}
+
+/** The examples under a command's help. */
+export function examples(...lines: string[]): string {
+  return `\nExamples:\n${lines.map((line) => `  $ ${line}`).join('\n')}`;
+}

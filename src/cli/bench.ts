@@ -1,0 +1,100 @@
+/** `farthing bench`: prefill and decode speed of a model on this machine, beside what the machine could do. */
+import os from 'node:os';
+import { Command } from 'commander';
+import type { Compute } from '../backend/graph.ts';
+import type { Measurement, Rate, Workload } from '../engine/measure.ts';
+import { computeOption, examples, modelOption, threadsOption, whole } from './arguments.ts';
+import { bytes } from './quantities.ts';
+
+interface Options extends Workload {
+  readonly model: string;
+  readonly compute: Compute;
+  readonly threads?: number;
+  readonly json?: boolean;
+}
+
+export function benchCommand(): Command {
+  return new Command('bench')
+    .description('Measure prefill and decode, beside the bounds of this machine.')
+    .addOption(modelOption())
+    .option('--prompt <n>', 'tokens of the prompt that is read', whole(0, 2 ** 24), 512)
+    .option('--decode <n>', 'tokens that each sequence writes', whole(0, 2 ** 24), 128)
+    .option('--depth <n>', 'tokens of context before them', whole(0, 2 ** 24), 0)
+    .option('--batch <n>', 'sequences that write together', whole(1, 1024), 1)
+    .option('--repeat <n>', 'times each is measured', whole(1, 1000), 5)
+    .addOption(computeOption())
+    .addOption(threadsOption())
+    .option('--json', 'print as JSON')
+    .addHelpText(
+      'after',
+      examples(
+        'farthing bench --prompt 512 --decode 128',
+        'farthing bench --model ./v2-lite --depth 4096 --batch 16 --threads 4 --json',
+      ),
+    )
+    .action(run);
+}
+
+async function run(options: Options): Promise<void> {
+  const { openModel } = await import('../model/load.ts');
+  const { openCheckpoint } = await import('../model/checkpoint.ts');
+  const { measure } = await import('../engine/measure.ts');
+  const { bytesPerToken } = await import('../engine/step-bytes.ts');
+  const native = await import('../backend/native.ts');
+  if (options.threads !== undefined) native.setThreads(options.threads);
+  const { compute, depth, batch, decode } = options;
+  const measured = await measure(await openModel(options.model, { compute }), options);
+  const checkpoint = await openCheckpoint(options.model);
+  const read = bytesPerToken(checkpoint, compute, { depth: depth + decode / 2, batch });
+  const report = {
+    ...measured,
+    memory: {
+      peakBytes: native.peakBytes(),
+      bytesReadPerToken: { weights: Math.round(read.weights), cache: Math.round(read.cache) },
+      readBytesPerSecond: Math.round(measured.decode.tokensPerSecond.median * (read.weights + read.cache)),
+    },
+    machine: {
+      processor: os.cpus()[0]?.model.trim() ?? 'unknown',
+      cores: os.availableParallelism(),
+      threads: native.threads(),
+      instructionSet: native.instructionSet,
+      memoryBytes: os.totalmem(),
+      node: process.version,
+    },
+  };
+  console.log(options.json ? JSON.stringify(report) : describe(report));
+}
+
+interface Report extends Measurement {
+  readonly memory: {
+    readonly peakBytes: number;
+    readonly bytesReadPerToken: { readonly weights: number; readonly cache: number };
+    readonly readBytesPerSecond: number;
+  };
+  readonly machine: {
+    readonly processor: string;
+    readonly cores: number;
+    readonly threads: number;
+    readonly instructionSet: string;
+  };
+}
+
+function describe({ prefill, decode, memory, machine }: Report): string {
+  const perSecond = ({ median, min, max }: Rate, share = 1) => {
+    const shown = (value: number) => (value / share).toLocaleString('en', { maximumSignificantDigits: 4 });
+    return `${shown(median)} tokens/s (${shown(min)} to ${shown(max)})`;
+  };
+  const { weights, cache } = memory.bytesReadPerToken;
+  const lines: [string, string][] = [
+    ['machine', `${machine.processor}, ${machine.threads} threads, ${machine.instructionSet}`],
+    [`prefill ${prefill.tokens}`, perSecond(prefill.tokensPerSecond)],
+    [`decode ${decode.tokens}`, `${perSecond(decode.tokensPerSecond)} after ${decode.depth}, batch ${decode.batch}`],
+    ...(decode.batch > 1
+      ? [['  per sequence', perSecond(decode.tokensPerSecond, decode.batch)] as [string, string]]
+      : []),
+    ['read per token', `${bytes(weights)} of weights, ${bytes(cache)} of cache`],
+    ['memory read', `${bytes(memory.readBytesPerSecond)}/s while decoding`],
+    ['peak memory', bytes(memory.peakBytes)],
+  ];
+  return lines.map(([name, value]) => `${name.padEnd(17)}${value}`).join('\n');
+}

@@ -1,0 +1,27 @@
+#!/usr/bin/env node
+/** The `farthing` command. Each command has its file, which loads what it needs only when it runs. */
+import { Command } from 'commander';
+import { benchCommand } from './bench.ts';
+import { inspectCommand } from './inspect.ts';
+import { logitsCommand } from './logits.ts';
+import { reportFailure } from './report-failure.ts';
+import { runCommand } from './run.ts';
+import { serveCommand } from './serve.ts';
+import { version } from './version.ts';
+
+const program = new Command('farthing')
+  .description('Train, serve, route and price DeepSeek-style language models on your own machine.')
+  .version(version, '-V, --version', 'print the version')
+  .helpOption('-h, --help', 'print help')
+  .showHelpAfterError('(add --help for the options)')
+  .addCommand(runCommand())
+  .addCommand(serveCommand())
+  .addCommand(inspectCommand())
+  .addCommand(logitsCommand())
+  .addCommand(benchCommand());
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  reportFailure(error);
+}

@@ -1,0 +1,107 @@
+/** `farthing serve`: the OpenAI- and DeepSeek-compatible HTTP server with its chat page. */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Command, Option } from 'commander';
+import type { Compute } from '../backend/graph.ts';
+import { computeOption, examples, modelOption, threadsOption, whole } from './arguments.ts';
+
+interface Options {
+  readonly model: string;
+  readonly host: string;
+  readonly port: number;
+  readonly apiKey?: string;
+  readonly compute: Compute;
+  readonly threads?: number;
+  readonly sequences: number;
+  readonly waiting: number;
+  readonly cacheMb?: number;
+  readonly logLevel: string;
+  readonly json?: boolean;
+}
+
+/** How long answers under way may take to finish after the first signal to stop. */
+const GRACE_MS = 30_000;
+
+export function serveCommand(): Command {
+  return new Command('serve')
+    .description('Serve a model over HTTP: OpenAI-compatible API, and a page to chat with it.')
+    .addOption(modelOption())
+    .option('--host <host>', 'address to listen on', '127.0.0.1')
+    .option('--port <port>', 'port to listen on; 0 takes any free one', whole(0, 65535), 8000)
+    .addOption(new Option('--api-key <key>', 'key that clients must send').env('FARTHING_API_KEY'))
+    .addOption(computeOption())
+    .addOption(threadsOption())
+    .option('--sequences <n>', 'most requests computed together', whole(1, 256), 32)
+    .option('--waiting <n>', 'most requests that may wait', whole(0, 100_000), 256)
+    .option(
+      '--cache-mb <n>',
+      'memory for the cache (default: what the sequences need, at most a quarter of all)',
+      whole(1, 2 ** 24),
+    )
+    .addOption(
+      new Option('--log-level <level>', 'what to log, as JSON lines on standard error')
+        .choices(['debug', 'info', 'warn', 'error', 'silent'])
+        .default('warn'),
+    )
+    .option('--json', 'print the address as JSON')
+    .addHelpText(
+      'after',
+      examples(
+        'farthing serve',
+        'farthing serve --model ./DeepSeek-V2-Lite-Chat --port 9000 --api-key secret',
+        `curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n` +
+          `      -d '{"model": "farthing-tiny", "messages": [{"role": "user", "content": "Hello"}]}'`,
+      ),
+    )
+    .action(run);
+}
+
+async function run(options: Options): Promise<void> {
+  const [{ loadModel }, { createApp }, { listen }, { createMetrics }, { pino }] = await Promise.all([
+    import('../engine/language-model.ts'),
+    import('../server/app.ts'),
+    import('../server/listen.ts'),
+    import('../server/metrics.ts'),
+    import('pino'),
+  ]);
+  const { threads, compute, sequences, waiting, cacheMb } = options;
+  if (threads !== undefined) (await import('../backend/native.ts')).setThreads(threads);
+  const log = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }));
+  const cache = cacheMb === undefined ? {} : { cacheBytes: cacheMb * 2 ** 20 };
+  const model = await loadModel(options.model, { compute, sequences, waiting, ...cache });
+  const pagesFolder = fileURLToPath(new URL('../../dist/web', import.meta.url));
+  const app = createApp({
+    model,
+    apiKey: options.apiKey ?? null,
+    log,
+    metrics: createMetrics(model.engine, model.name),
+    pagesFolder: existsSync(pagesFolder) ? pagesFolder : null,
+  });
+  if (options.apiKey === undefined && !['127.0.0.1', '::1', 'localhost'].includes(options.host)) {
+    log.warn({ host: options.host }, 'anyone who can reach this address can use the model: consider --api-key');
+  }
+  const server = await listen(app, options.host, options.port);
+  console.log(
+    options.json
+      ? JSON.stringify({ url: server.url, model: model.name })
+      : `${model.name} is being served.\n  Chat:  ${server.url}/\n  API:   ${server.url}/v1`,
+  );
+  await signalToStop();
+  log.info('stopping: answers under way may finish; a second signal ends them');
+  const again = signalToStop().then(() => model.close());
+  await Promise.race([server.close(GRACE_MS), again]);
+  await model.close();
+  process.exit(0);
+}
+
+function signalToStop(): Promise<void> {
+  return new Promise((resolve) => {
+    const stop = () => {
+      process.off('SIGTERM', stop);
+      process.off('SIGINT', stop);
+      resolve();
+    };
+    process.on('SIGTERM', stop);
+    process.on('SIGINT', stop);
+  });
+}

@@ -1,0 +1,8 @@
+/** The public API: load a model folder, look at its logits, let it write. */
+export type { SampledToken, Times, Usage } from './engine/engine.ts';
+export { type LanguageModel, type LoadOptions, loadModel, type Prompt, PromptError } from './engine/language-model.ts';
+export { type ModelReport, modelReport } from './engine/model-report.ts';
+export { QueueFullError, RequestTooLargeError } from './engine/scheduler.ts';
+export type { TextGeneration, TextOptions, TextPiece } from './engine/text-generation.ts';
+export { type ModelConfig, parseConfig } from './model/config.ts';
+export { FormatError } from './numerics/format-error.ts';
