@@ -1,8 +1,6 @@
 // The persistent thread pool: the calling thread is thread 0, the others sleep between programs.
 #include <chrono>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "program.h"
@@ -28,15 +26,21 @@ void Barrier::wait() {
   const uint32_t generation = generation_.load(std::memory_order_acquire);
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
     waiting_.store(0, std::memory_order_relaxed);
-    generation_.store(generation + 1, std::memory_order_release);
-    generation_.notify_all();
-  } else {
-    for (int spins = 0; spins < kSpins; ++spins) {
-      if (generation_.load(std::memory_order_acquire) != generation) return;
-      CPU_RELAX();
+    generation_.store(generation + 1);
+    if (sleeping_.load() > 0) {
+      std::lock_guard lock(mutex_);
+      wake_.notify_all();
     }
-    generation_.wait(generation, std::memory_order_acquire);
+    return;
   }
+  for (int spins = 0; spins < kSpins; ++spins) {
+    if (generation_.load(std::memory_order_acquire) != generation) return;
+    CPU_RELAX();
+  }
+  std::unique_lock lock(mutex_);
+  ++sleeping_;
+  wake_.wait(lock, [&] { return generation_.load() != generation; });
+  --sleeping_;
 }
 
 namespace {

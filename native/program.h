@@ -2,8 +2,9 @@
 // Knows no model, no file, no request (those live in TypeScript).
 #pragma once
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
-#include <functional>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,9 @@ class Barrier {
   const int threads_;
   std::atomic<int> waiting_;
   std::atomic<uint32_t> generation_;
+  std::atomic<int> sleeping_ = 0;  // threads that gave up spinning; guarded by mutex_ when raised
+  std::mutex mutex_;
+  std::condition_variable wake_;
 };
 
 // What one thread knows while it executes one op. Every thread of the pool calls the kernel.
