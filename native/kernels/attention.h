@@ -4,6 +4,9 @@
 #include "cached_unit.h"
 //
 #include "cached_attention.h"
+//
+#include "causal_operand.h"
+//
 #include "causal_attention.h"
 #include "causal_attention_backward.h"
 

@@ -9,6 +9,7 @@ constexpr int kTileRows = 8, kTileVecs = 2;
 constexpr int kTileRows = 4, kTileVecs = 1;
 #endif
 
+constexpr int kBlockRows = 32;  // lanes of a block in causal attention
 constexpr float kHidden = -1e38f;  // score of a pair that does not see each other
 
 // Memory order of the matrix x in a product: element (n, k) is x[n * stride + k] or x[k * stride + n].

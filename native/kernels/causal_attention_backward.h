@@ -34,13 +34,15 @@ static void causal_deltas(const Op& op, const Context& ctx, const CausalAttentio
 // dQ of one block of query rows and one head
 static void causal_query_gradient(const Context& ctx, const CausalAttention& a, const CausalGradients& g, int64_t first,
                                   int count, int head) {
-  float* queries = ctx.local<float>(kBlockRows * (2 * a.qk_dim + a.v_dim + 2 * kChunk + 4));
+  float* queries = ctx.local<float>(kBlockRows * (2 * a.qk_dim + a.v_dim + 2 * kChunk + 4) + a.copies());
   float* gradient = queries + a.qk_dim * kBlockRows;   // [qk_dim][lanes]
   float* douts = gradient + a.qk_dim * kBlockRows;     // [v_dim][lanes]
   float* scores = douts + a.v_dim * kBlockRows;        // [kChunk][lanes]
   float* dscores = scores + kChunk * kBlockRows;       // [kChunk][lanes]
   float* lanes = dscores + kChunk * kBlockRows;
   float *log_sum = lanes + 2 * kBlockRows, *delta = lanes + 3 * kBlockRows;
+  float* key_copy = lanes + 4 * kBlockRows;
+  float* value_copy = key_copy + CausalOperand::floats(a.qk_dim);
   const Window window{lanes, lanes + kBlockRows};
   const int kv_head = a.kv_head(head);
   a.load_queries(queries, first, count, head);
@@ -48,6 +50,7 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
   clear(gradient, a.qk_dim * kBlockRows);
   put_columns(douts, kBlockRows, a.v_dim, 1.0f,
               [&](int m) { return m < count ? g.dout.f32(first + m) + head * a.v_dim : nullptr; });
+  a.round_columns(douts, a.v_dim);
   for (int m = 0; m < kBlockRows; ++m) {
     const int64_t row = first + (m < count ? m : count - 1);
     log_sum[m] = g.log_sums.f32(row)[head];
@@ -56,8 +59,9 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
   for (int64_t base = earliest; base < first + count; base += kChunk) {
     const int positions = first + count - base < kChunk ? first + count - base : kChunk;
     const bool masked = !all_seen(window, base, positions);
-    a.score(scores, base, positions, kv_head, queries);
-    product<Order::Rows>(dscores, positions, a.value(base, kv_head), a.v.stride, douts, kBlockRows, kBlockRows, a.v_dim, from_zero);
+    const CausalOperand keys = a.keys(base, positions, kv_head, key_copy);
+    keys.times_columns(scores, queries);
+    a.values(base, positions, kv_head, value_copy).times_columns(dscores, douts);
     for (int j = 0; j < positions; ++j) {
       for (int m = 0; m < kBlockRows; m += kLanes) {
         float* at = dscores + j * kBlockRows + m;
@@ -66,11 +70,8 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
         store(at, mul(p, sub(load(at), load(delta + m))));
       }
     }
-    product<Order::Transposed>(gradient, a.own_dim(), a.key(base, kv_head), a.k.stride, dscores, kBlockRows, kBlockRows, positions,
-                               from_out);
-    if (a.shared_dim)
-      product<Order::Transposed>(gradient + a.own_dim() * kBlockRows, a.shared_dim, a.shared.f32(base), a.shared.stride,
-                                 dscores, kBlockRows, kBlockRows, positions, from_out);
+    a.round_columns(dscores, positions);
+    keys.transposed_times_columns(gradient, dscores, from_out);
   }
   add_columns(gradient, count, a.qk_dim, a.scale, [&](int m) { return g.dq.f32(first + m) + head * a.qk_dim; });
 }
@@ -78,18 +79,17 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
 // dK, dV and dShared of one block of key rows, lanes being keys
 static void causal_key_gradient(const Context& ctx, const CausalAttention& a, const CausalGradients& g, int64_t first,
                                 int count, int64_t end) {
-  float* keys = ctx.local<float>(kBlockRows * (2 * a.qk_dim + 2 * a.v_dim + 2 * kChunk));
+  float* keys = ctx.local<float>(kBlockRows * (2 * a.qk_dim + 2 * a.v_dim + 2 * kChunk) + a.copies());
   float* dkeys = keys + a.qk_dim * kBlockRows;        // [qk_dim][lanes], the shared part summed over all heads
   float* values = dkeys + a.qk_dim * kBlockRows;      // [v_dim][lanes]
   float* dvalues = values + a.v_dim * kBlockRows;     // [v_dim][lanes]
   float* scores = dvalues + a.v_dim * kBlockRows;     // [kChunk][lanes]
   float* dscores = scores + kChunk * kBlockRows;      // [kChunk][lanes]
+  float* query_copy = dscores + kChunk * kBlockRows;
+  float* dout_copy = query_copy + CausalOperand::floats(a.qk_dim);
   alignas(64) float rows[kBlockRows];
   for (int m = 0; m < kBlockRows; ++m) rows[m] = static_cast<float>(first + m);
   clear(dkeys, kBlockRows * a.qk_dim);
-  if (a.shared_dim)
-    put_columns(keys + a.own_dim() * kBlockRows, kBlockRows, a.shared_dim, a.scale,
-                [&](int m) { return m < count ? a.shared.f32(first + m) : nullptr; });
 
   for (int head = 0; head < a.heads; ++head) {
     const int kv_head = a.kv_head(head);
@@ -98,14 +98,20 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
       clear(dvalues, a.v_dim * kBlockRows);
       put_columns(keys, kBlockRows, a.own_dim(), a.scale,
                   [&](int m) { return m < count ? a.key(first + m, kv_head) : nullptr; });
+      if (a.shared_dim)
+        put_columns(keys + a.own_dim() * kBlockRows, kBlockRows, a.shared_dim, a.scale,
+                    [&](int m) { return m < count ? a.shared.f32(first + m) : nullptr; });
       put_columns(values, kBlockRows, a.v_dim, 1.0f,
                   [&](int m) { return m < count ? a.value(first + m, kv_head) : nullptr; });
+      a.round_columns(keys, a.qk_dim);
+      a.round_columns(values, a.v_dim);
     }
     for (int64_t base = first; base < end; base += kChunk) {
       const int queries = end - base < kChunk ? end - base : kChunk;
-      const float *q = a.query(base, head), *dout = g.dout.f32(base) + head * a.v_dim;
-      product<Order::Rows>(scores, queries, q, a.q.stride, keys, kBlockRows, kBlockRows, a.qk_dim, from_zero);
-      product<Order::Rows>(dscores, queries, dout, g.dout.stride, values, kBlockRows, kBlockRows, a.v_dim, from_zero);
+      const CausalOperand q = a.factor(a.query(base, head), a.q.stride, a.qk_dim, queries, query_copy);
+      const CausalOperand dout = a.factor(g.dout.f32(base) + head * a.v_dim, g.dout.stride, a.v_dim, queries, dout_copy);
+      q.times_columns(scores, keys);
+      dout.times_columns(dscores, values);
       for (int i = 0; i < queries; ++i) {
         const int64_t row = base + i;
         const int64_t start = *a.starts.i32(row);
@@ -124,8 +130,10 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
           store(dat, mul(p, sub(load(dat), delta)));
         }
       }
-      product<Order::Transposed>(dvalues, a.v_dim, dout, g.dout.stride, scores, kBlockRows, kBlockRows, queries, from_out);
-      product<Order::Transposed>(dkeys, a.qk_dim, q, a.q.stride, dscores, kBlockRows, kBlockRows, queries, from_out);
+      a.round_columns(scores, queries);
+      a.round_columns(dscores, queries);
+      dout.transposed_times_columns(dvalues, scores, from_out);
+      q.transposed_times_columns(dkeys, dscores, from_out);
     }
     if (head + 1 < a.heads && a.kv_head(head + 1) == kv_head) continue;
     add_columns(dkeys, count, a.own_dim(), a.scale, [&](int m) { return g.dk.f32(first + m) + kv_head * a.key_stride; });

@@ -350,7 +350,8 @@ export interface CausalHeads {
 
 /**
  * Causal attention of whole sequences without a cache, for training.
- * Row r attends to rows starts[r]..r (so packed documents do not see each other).
+ * Row r attends to rows starts[r]..r (so packed documents do not see each other). With `fast` compute the factors of
+ * all products are rounded to bf16 where the processor multiplies pairs of them.
  * @param queries f32 [R, heads · qkDim]  @param keys f32 [R, …] head h at h · keyStride
  * @param sharedKeys f32 [R, sharedDim] or null  @param values f32 [R, …] head h at h · valueStride
  * @param starts i32 [R, 1]
@@ -374,7 +375,7 @@ export function causalAttention(
     'causal_attention',
     [out, logSums],
     [queries, keys, sharedKeys, values, starts],
-    [heads, kvHeads, qkDim, sharedDim, vDim, keyStride, valueStride, softmaxScale],
+    [heads, kvHeads, qkDim, sharedDim, vDim, keyStride, valueStride, softmaxScale, graph.compute === 'fast' ? 1 : 0],
   );
   return out;
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { Graph, Tensor } from '../../src/backend/graph.ts';
+import type { Compute, Graph, Tensor } from '../../src/backend/graph.ts';
 import { setThreads, threads } from '../../src/backend/native.ts';
 import { type CausalHeads, causalAttention } from '../../src/backend/ops.ts';
 import { alsoUnderOtherInstructionSets } from './each-isa.ts';
@@ -48,7 +48,7 @@ const shapes: (CausalHeads & { rows: number; starts: (row: number) => number })[
 ];
 
 /** Forward and backward in one run. A key's and a value's columns lie side by side where the strides say so. */
-function runBoth(shape: CausalHeads, starts: number[], inputs: Inputs, seed: number[]) {
+function runBoth(shape: CausalHeads, starts: number[], inputs: Inputs, seed: number[], compute: Compute = 'f32') {
   const { heads, kvHeads, vDim, keyStride, valueStride, qkDim, sharedDim } = shape;
   const rows = starts.length;
   const zeros = (list: number[]) => list.map(() => 0);
@@ -65,7 +65,7 @@ function runBoth(shape: CausalHeads, starts: number[], inputs: Inputs, seed: num
     dV: { cols: kvHeads * valueStride, values: zeros(inputs.v) },
     delta: { cols: heads, values: new Float32Array(rows * heads) },
   };
-  return runOps(given, (graph: Graph, t: Record<keyof typeof given, Tensor>) => {
+  const build = (graph: Graph, t: Record<keyof typeof given, Tensor>) => {
     const shared = sharedDim ? t.shared : null;
     const out = causalAttention(graph, t.q, t.k, shared, t.v, t.starts, shape);
     const forward = graph.ops[graph.ops.length - 1]!;
@@ -77,7 +77,8 @@ function runBoth(shape: CausalHeads, starts: number[], inputs: Inputs, seed: num
       scalars: forward.scalars,
     });
     return { out, logSums, dQ: t.dQ, dK: t.dK, dShared: t.dShared, dV: t.dV };
-  });
+  };
+  return runOps(given, build, compute);
 }
 
 function makeInputs(shape: CausalHeads, rows: number): Inputs {
@@ -144,12 +145,20 @@ describe('over many blocks of rows', () => {
     }
   });
 
+  test('fast compute stays within the rounding of bf16', async () => {
+    const exact = await runBoth(shape, starts, inputs, seed);
+    const fast = await runBoth(shape, starts, inputs, seed, 'fast');
+    for (const name of ['out', 'logSums', 'dQ', 'dK', 'dShared', 'dV'] as const) {
+      expect(relativeError(fast[name], exact[name])).toBeLessThan(1e-2);
+    }
+  });
+
   test('the number of threads changes no bit', async () => {
     const before = threads();
     setThreads(1);
-    const alone = await runBoth(shape, starts, inputs, seed);
+    const alone = await runBoth(shape, starts, inputs, seed, 'fast');
     setThreads(3);
-    const together = await runBoth(shape, starts, inputs, seed);
+    const together = await runBoth(shape, starts, inputs, seed, 'fast');
     setThreads(before);
     expect(together).toEqual(alone);
   });

@@ -1,6 +1,6 @@
 /** Runs a few ops on given numbers: what the kernel tests have in common. */
 import { compile } from '../../src/backend/compile.ts';
-import { createGraph, type Graph, own, rowsOf, type Tensor } from '../../src/backend/graph.ts';
+import { type Compute, createGraph, type Graph, own, rowsOf, type Tensor } from '../../src/backend/graph.ts';
 
 export interface Given {
   readonly cols: number;
@@ -15,8 +15,9 @@ export interface Given {
 export async function runOps<Name extends string, Out extends string>(
   given: Record<Name, Given>,
   build: (graph: Graph, inputs: Record<Name, Tensor>) => Record<Out, Tensor>,
+  compute: Compute = 'f32',
 ): Promise<Record<Out, number[]>> {
-  const graph = createGraph('f32');
+  const graph = createGraph(compute);
   const inputs = {} as Record<Name, Tensor>;
   for (const name of Object.keys(given) as Name[]) {
     const { cols, values, dtype = 'f32' } = given[name];

@@ -1,0 +1,63 @@
+// A chunk of rows (keys, values, queries or gradients) as one factor of the products of causal attention: as it lies
+// in memory, or, for products of bf16 pairs, rounded into copies.
+
+struct CausalOperand {
+  struct Piece {
+    const float* data;  // first row of the chunk
+    int64_t stride;
+    int dim;
+  };
+  Piece pieces[2];  // their columns follow each other; the second may be empty
+  int count;        // rows
+  uint16_t* narrow = nullptr;  // pairs: [kChunk][padded] bf16
+  Pair* zipped = nullptr;      // pairs: [kChunk / 2][padded], two neighbouring rows of a column side by side
+
+  static int padded(int dim) { return to_lanes(dim); }
+  static size_t floats(int dim) { return static_cast<size_t>(kChunk) * padded(dim); }
+
+  int dim() const { return pieces[0].dim + pieces[1].dim; }
+  bool pairs() const { return narrow != nullptr; }
+
+  // Rounds the chunk into `memory` of floats(dim()) numbers.
+  void round_into(float* memory) {
+    const int cols = padded(dim());
+    narrow = reinterpret_cast<uint16_t*>(memory);
+    zipped = reinterpret_cast<Pair*>(memory + kChunk / 2 * cols);
+    for (int j = 0; j < count; ++j) {
+      uint16_t* to = narrow + j * cols;
+      memset(to + cols - kLanes, 0, kLanes * sizeof(uint16_t));
+      narrow_row(to, pieces[0].data + j * pieces[0].stride, pieces[0].dim);
+      if (pieces[1].dim) narrow_row(to + pieces[0].dim, pieces[1].data + j * pieces[1].stride, pieces[1].dim);
+    }
+    zip_rows(zipped, {narrow, cols}, count, cols);
+  }
+
+  // out[j][lane] = sum over d of x[j][d] * columns[d][lane]; columns in pairs if the operand is
+  void times_columns(float* out, const float* columns) const {
+    if (pairs()) {
+      const int cols = padded(dim());
+      product<Order::Rows>(out, count, reinterpret_cast<const Pair*>(narrow), cols / 2,
+                           reinterpret_cast<const Pair*>(columns), kBlockRows, kBlockRows, (dim() + 1) / 2, from_zero);
+      return;
+    }
+    product<Order::Rows>(out, count, pieces[0].data, pieces[0].stride, columns, kBlockRows, kBlockRows, pieces[0].dim,
+                         from_zero);
+    if (pieces[1].dim)
+      product<Order::Rows>(out, count, pieces[1].data, pieces[1].stride, columns + pieces[0].dim * kBlockRows, kBlockRows,
+                           kBlockRows, pieces[1].dim, from_out);
+  }
+
+  // out[d][lane] = start + sum over j of x[j][d] * columns[j][lane]
+  template <class Start>
+  void transposed_times_columns(float* out, const float* columns, Start start) const {
+    if (pairs()) {
+      product<Order::Transposed>(out, dim(), zipped, padded(dim()), reinterpret_cast<const Pair*>(columns), kBlockRows,
+                                 kBlockRows, (count + 1) / 2, start);
+      return;
+    }
+    for (const Piece& piece : pieces) {
+      product<Order::Transposed>(out, piece.dim, piece.data, piece.stride, columns, kBlockRows, kBlockRows, count, start);
+      out += piece.dim * kBlockRows;
+    }
+  }
+};
