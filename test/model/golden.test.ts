@@ -37,7 +37,14 @@ const BLOCKS = 16;
 const blocks = Array.from({ length: BLOCKS }, (_, b) => BLOCKS - 1 - b);
 
 const runnerOf = (model: Model) =>
-  createRunner(model, { tokens: 96, logits: 96, sequences: 2, blocks: BLOCKS, blockTokens: BLOCK_TOKENS, blocksPerSequence: BLOCKS });
+  createRunner(model, {
+    tokens: 96,
+    logits: 96,
+    sequences: 2,
+    blocks: BLOCKS,
+    blockTokens: BLOCK_TOKENS,
+    blocksPerSequence: BLOCKS,
+  });
 
 const argmax = (row: ArrayLike<number>) => {
   let best = 0;
@@ -77,51 +84,60 @@ async function causalPass(model: Model, ids: readonly number[], nextIds?: readon
 }
 
 describe.each(CASES)('%s', (name) => {
-  const { tolerance, prompts } = golden(name);
+  const { prompts } = golden(name);
   const tensor = goldenTensors(name);
   const opened = openModel(folderOf(name), { compute: 'f32' });
 
-  test.each(prompts)('prompt $index: logits and greedy continuation over the paged cache', async ({ index, input_ids, greedy_tokens }) => {
-    const runner = await runnerOf(await opened);
-    const logits = await runner.step([{ ids: input_ids, start: 0, blocks, logits: input_ids.length }]);
-    const expected = tensor(`p${index}.logits`);
-    expect(logits.length).toBe(expected.length);
-    expect(relativeError(logits, expected)).toBeLessThan(tolerance['logits_rel_l2'] ?? 1e-4);
-    let worst = 0;
-    for (let i = 0; i < logits.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
-    expect(worst).toBeLessThan(2e-3);
+  test.each(prompts)(
+    'prompt $index: logits and greedy continuation over the paged cache',
+    async ({ index, input_ids, greedy_tokens }) => {
+      const runner = await runnerOf(await opened);
+      const logits = await runner.step([{ ids: input_ids, start: 0, blocks, logits: input_ids.length }]);
+      const expected = tensor(`p${index}.logits`);
+      expect(logits.length).toBe(expected.length);
+      expect(relativeError(logits, expected)).toBeLessThan(1e-4);
+      let worst = 0;
+      for (let i = 0; i < logits.length; i++) worst = Math.max(worst, Math.abs(logits[i]! - expected[i]!));
+      expect(worst).toBeLessThan(2e-3);
 
-    const vocab = (await opened).config.vocabSize;
-    const greedy = tensor(`p${index}.greedy.logits`);
-    const tokens: number[] = [];
-    let last = logits.slice(-vocab);
-    for (let j = 0; j < greedy_tokens.length; j++) {
-      expect(relativeError(last, greedy.subarray(j * vocab, (j + 1) * vocab))).toBeLessThan(1e-4);
-      tokens.push(argmax(last));
-      last = (await runner.step([{ ids: tokens.slice(-1), start: input_ids.length + j, blocks, logits: 1 }])).slice();
-    }
-    expect(tokens).toEqual(greedy_tokens);
-  });
-
-  test.each(prompts)('prompt $index: without a cache, the same logits, hidden states, experts and weights', async ({ index, input_ids }) => {
-    const pass = await causalPass(await opened, input_ids);
-    expect(relativeError(pass.program.f32(pass.logits), tensor(`p${index}.logits`))).toBeLessThan(1e-4);
-    expect(relativeError(pass.program.f32(pass.hidden), tensor(`p${index}.hidden.final_norm`))).toBeLessThan(1e-4);
-    for (const route of pass.routes) {
-      const key = `p${index}.router.layer${route.layer}`;
-      expect(relativeError(pass.program.f32(route.logits), tensor(`${key}.logits`))).toBeLessThan(1e-4);
-      const chosen = pass.program.i32(route.experts);
-      const weights = pass.program.f32(route.weights);
-      const topK = route.experts.cols;
-      for (let t = 0; t < input_ids.length; t++) {
-        const slots = Array.from({ length: topK }, (_, k) => ({ expert: chosen[t * topK + k]!, weight: weights[t * topK + k]! }));
-        slots.sort((a, b) => a.expert - b.expert);
-        expect(slots.map((s) => s.expert)).toEqual([...tensor(`${key}.topk_idx`).subarray(t * topK, (t + 1) * topK)]);
-        const expected = tensor(`${key}.topk_weight`).subarray(t * topK, (t + 1) * topK);
-        slots.forEach((s, k) => void expect(Math.abs(s.weight - expected[k]!)).toBeLessThan(5e-4));
+      const vocab = (await opened).config.vocabSize;
+      const greedy = tensor(`p${index}.greedy.logits`);
+      const tokens: number[] = [];
+      let last = logits.slice(-vocab);
+      for (let j = 0; j < greedy_tokens.length; j++) {
+        expect(relativeError(last, greedy.subarray(j * vocab, (j + 1) * vocab))).toBeLessThan(1e-4);
+        tokens.push(argmax(last));
+        last = (await runner.step([{ ids: tokens.slice(-1), start: input_ids.length + j, blocks, logits: 1 }])).slice();
       }
-    }
-  });
+      expect(tokens).toEqual(greedy_tokens);
+    },
+  );
+
+  test.each(prompts)(
+    'prompt $index: without a cache, the same logits, hidden states, experts and weights',
+    async ({ index, input_ids }) => {
+      const pass = await causalPass(await opened, input_ids);
+      expect(relativeError(pass.program.f32(pass.logits), tensor(`p${index}.logits`))).toBeLessThan(1e-4);
+      expect(relativeError(pass.program.f32(pass.hidden), tensor(`p${index}.hidden.final_norm`))).toBeLessThan(1e-4);
+      for (const route of pass.routes) {
+        const key = `p${index}.router.layer${route.layer}`;
+        expect(relativeError(pass.program.f32(route.logits), tensor(`${key}.logits`))).toBeLessThan(1e-4);
+        const chosen = pass.program.i32(route.experts);
+        const weights = pass.program.f32(route.weights);
+        const topK = route.experts.cols;
+        for (let t = 0; t < input_ids.length; t++) {
+          const slots = Array.from({ length: topK }, (_, k) => ({
+            expert: chosen[t * topK + k]!,
+            weight: weights[t * topK + k]!,
+          }));
+          slots.sort((a, b) => a.expert - b.expert);
+          expect(slots.map((s) => s.expert)).toEqual([...tensor(`${key}.topk_idx`).subarray(t * topK, (t + 1) * topK)]);
+          const expected = tensor(`${key}.topk_weight`).subarray(t * topK, (t + 1) * topK);
+          slots.forEach((s, k) => void expect(Math.abs(s.weight - expected[k]!)).toBeLessThan(5e-4));
+        }
+      }
+    },
+  );
 });
 
 describe('multi-token prediction', () => {
@@ -129,24 +145,27 @@ describe('multi-token prediction', () => {
   const tensor = goldenTensors('v3-tiny-mtp');
   const opened = openModel(folderOf('v3-tiny-mtp'), { compute: 'f32' });
 
-  test.each(prompts)('prompt $index: logits, experts and drafts of the MTP module', async ({ index, input_ids, greedy_tokens, mtp_draft_tokens }) => {
-    const model = await opened;
-    const sequence = [...input_ids, ...greedy_tokens];
-    const rows = sequence.length - 1;
-    const pass = await causalPass(model, sequence.slice(0, rows), sequence.slice(1));
-    const logits = pass.program.f32(pass.mtpLogits!);
-    expect(relativeError(logits, tensor(`p${index}.mtp.logits`))).toBeLessThan(1e-4);
-    const vocab = model.config.vocabSize;
-    const drafts = Array.from({ length: 16 }, (_, j) => {
-      const row = input_ids.length - 1 + j;
-      return argmax(logits.subarray(row * vocab, (row + 1) * vocab));
-    });
-    expect(drafts).toEqual(mtp_draft_tokens);
-    const [route] = pass.mtpRoutes;
-    const chosen = pass.program.i32(route!.experts);
-    const topK = route!.experts.cols;
-    const sorted = Int32Array.from({ length: rows * topK });
-    for (let t = 0; t < rows; t++) sorted.set(chosen.slice(t * topK, (t + 1) * topK).sort(), t * topK);
-    expect([...sorted]).toEqual([...tensor(`p${index}.mtp.router.topk_idx`)]);
-  });
+  test.each(prompts)(
+    'prompt $index: logits, experts and drafts of the MTP module',
+    async ({ index, input_ids, greedy_tokens, mtp_draft_tokens }) => {
+      const model = await opened;
+      const sequence = [...input_ids, ...greedy_tokens];
+      const rows = sequence.length - 1;
+      const pass = await causalPass(model, sequence.slice(0, rows), sequence.slice(1));
+      const logits = pass.program.f32(pass.mtpLogits!);
+      expect(relativeError(logits, tensor(`p${index}.mtp.logits`))).toBeLessThan(1e-4);
+      const vocab = model.config.vocabSize;
+      const drafts = Array.from({ length: 16 }, (_, j) => {
+        const row = input_ids.length - 1 + j;
+        return argmax(logits.subarray(row * vocab, (row + 1) * vocab));
+      });
+      expect(drafts).toEqual(mtp_draft_tokens);
+      const [route] = pass.mtpRoutes;
+      const chosen = pass.program.i32(route!.experts);
+      const topK = route!.experts.cols;
+      const sorted = Int32Array.from({ length: rows * topK });
+      for (let t = 0; t < rows; t++) sorted.set(chosen.slice(t * topK, (t + 1) * topK).sort(), t * topK);
+      expect([...sorted]).toEqual([...tensor(`p${index}.mtp.router.topk_idx`)]);
+    },
+  );
 });
