@@ -12,7 +12,7 @@ import { build } from 'vite';
 import { pages } from '../../src/server/pages.ts';
 
 /** How the next requests are answered. */
-export type Manner =
+type Manner =
   /** After `pauseAfter` events the stream waits until `resume` is called. */
   | { readonly kind: 'answer'; readonly reasoning?: string; readonly content: string; readonly pauseAfter?: number }
   | { readonly kind: 'error'; readonly status: 400 | 429 | 500; readonly message: string; readonly retryAfter?: number }

@@ -37,7 +37,7 @@ export function Answer({ answer, last }: { answer: AnswerRecord; last: boolean }
         {failure && (
           <FailureNote failure={failure} again={last ? regenerate : undefined} startNew={last ? startNew : undefined} />
         )}
-        {!isWriting && (
+        {!isWriting && (content !== '' || (last && !failure)) && (
           <div class="answer-actions">
             {content !== '' && <CopyButton text={content} />}
             {last && !failure && (

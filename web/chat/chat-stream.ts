@@ -24,7 +24,7 @@ export const usageSchema = z.object({
   completion_tokens: z.number(),
   prompt_tokens_details: z.nullish(z.object({ cached_tokens: z.nullish(z.number()) })),
 });
-export type Usage = z.infer<typeof usageSchema>;
+type Usage = z.infer<typeof usageSchema>;
 
 /** What one event adds to the answer. */
 export interface Piece {

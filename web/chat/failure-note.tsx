@@ -17,7 +17,7 @@ export function FailureNote({ failure, again, startNew }: { failure: Failure } &
       {failure.kind === 'unreachable' ? (
         <p>
           Nothing answers at <span class="nobreak">{location.host}</span>. If the server has stopped, start it again
-          with <code>farthing serve</code>.
+          with <code class="nobreak">farthing serve</code>.
         </p>
       ) : (
         <p>{failure.message}</p>

@@ -23,7 +23,7 @@ export function Opening() {
     <div class="opening">
       <Coin legend />
       <h1>A tale, or a sum?</h1>
-      <p class="opening-line">A small language model, minted on the machine that serves this page.</p>
+      <p class="opening-line">A small language model that runs on this very server.</p>
       {value.state === 'failed' && (
         <FailureNote failure={value.failure} again={() => void askModels().catch(() => {})} />
       )}
@@ -53,5 +53,5 @@ function begin(prompt: string): void {
 }
 
 function shortened(prompt: string): string {
-  return prompt.length > 40 ? `${prompt.slice(0, 39).trimEnd()}…` : prompt;
+  return prompt.length > 40 ? `${prompt.slice(0, 40).replace(/\s+\S*$/, '')}…` : prompt;
 }

@@ -35,6 +35,7 @@ export function Thinking({ answer: { state, reasoning, content, firstMs, content
 /** As a reader would say it: tenths below ten seconds, minutes above sixty. */
 function seconds(ms: number): string {
   const s = ms / 1000;
+  if (s < 0.1) return 'a moment';
   if (s < 10) return `${s.toFixed(1)} s`;
   return s < 60 ? `${Math.round(s)} s` : `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
 }
