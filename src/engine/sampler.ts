@@ -22,19 +22,18 @@ export interface Sampling {
 export function sample(logits: Float32Array, { temperature, topP, topK, seed }: Sampling, position: number): number {
   const best = argmax(logits);
   if (temperature === 0) return best;
-  const greatest = logits[best]!;
-  const weight = (token: number) => Math.exp((logits[token]! - greatest) / temperature);
-  const draw = uniform(seed, position);
-  if (topK === 0 && topP >= 1) return drawFromAll(logits, weight, draw);
-  const candidates = nucleus(logits, weight, topP, topK === 0 ? logits.length : topK);
-  let mass = 0;
-  for (const token of candidates) mass += weight(token);
-  let left = draw * mass;
-  for (const token of candidates) {
-    left -= weight(token);
-    if (left < 0) return token;
+  const all = weigh(logits, logits[best]!, temperature);
+  const byCount = topK > 0 && topK < logits.length ? cutAfter(all, topK, Number.POSITIVE_INFINITY) : all;
+  const kept = topP < 1 ? cutAfter(byCount, Number.POSITIVE_INFINITY, topP * massOf(byCount)) : byCount;
+  // Candidates stand in order of token id on the line from 0 to their mass; the draw is a point on it.
+  const target = uniform(seed, position) * massOf(kept);
+  let passed = 0;
+  for (let token = 0; token < logits.length; token++) {
+    if (!isKept(kept, token)) continue;
+    passed += kept.weights[token]!;
+    if (passed > target) return token;
   }
-  return candidates.at(-1)!;
+  return best;
 }
 
 export interface TokenLogprob {
@@ -70,35 +69,82 @@ export function argmax(values: Float32Array): number {
   return best;
 }
 
-function drawFromAll(logits: Float32Array, weight: (token: number) => number, draw: number): number {
-  let mass = 0;
-  for (let token = 0; token < logits.length; token++) mass += weight(token);
-  const target = draw * mass;
-  let passed = 0;
-  for (let token = 0; token < logits.length; token++) {
-    passed += weight(token);
-    if (passed > target) return token;
-  }
-  return argmax(logits);
+/** Tokens from the most probable one down to `lastToken`; among those of equal logit, up to its id. */
+interface Candidates {
+  readonly logits: Float32Array;
+  readonly greatest: number;
+  readonly temperature: number;
+  /** By token id: exp((logit − greatest) / temperature). */
+  readonly weights: Float64Array;
+  readonly lastLogit: number;
+  readonly lastToken: number;
 }
 
-/** Tokens by falling logit: at most `most`, and no more than needed for a share `topP` of their common mass. */
-function nucleus(logits: Float32Array, weight: (token: number) => number, topP: number, most: number): number[] {
-  const limited = most < logits.length ? mostProbable(logits, most) : null;
-  let total = 0;
-  if (limited) for (const token of limited) total += weight(token);
-  else for (let token = 0; token < logits.length; token++) total += weight(token);
-  const target = topP * total;
-  // Ask for a few tokens first: sorting the whole vocabulary is rarely needed.
-  for (let count = 64; ; count *= 8) {
-    const ordered = limited ?? mostProbable(logits, Math.min(count, logits.length));
-    let mass = 0;
-    for (const [i, token] of ordered.entries()) {
-      mass += weight(token);
-      if (mass >= target) return ordered.slice(0, i + 1);
-    }
-    if (limited || ordered.length === logits.length) return ordered;
+let scratch = new Float64Array(0);
+
+/** All tokens. The weights are overwritten by the next call. */
+function weigh(logits: Float32Array, greatest: number, temperature: number): Candidates {
+  if (scratch.length !== logits.length) scratch = new Float64Array(logits.length);
+  for (let token = 0; token < logits.length; token++) {
+    const exponent = (logits[token]! - greatest) / temperature;
+    // What is less than a rounding error of the sum is never drawn.
+    scratch[token] = exponent < -NEGLIGIBLE ? 0 : Math.exp(exponent);
   }
+  const lastLogit = Number.NEGATIVE_INFINITY;
+  return { logits, greatest, temperature, weights: scratch, lastLogit, lastToken: logits.length };
+}
+
+const NEGLIGIBLE = 40;
+
+function isKept({ logits, lastLogit, lastToken }: Candidates, token: number): boolean {
+  const logit = logits[token]!;
+  return logit > lastLogit || (logit === lastLogit && token <= lastToken);
+}
+
+function massOf(candidates: Candidates): number {
+  let mass = 0;
+  for (let token = 0; token < candidates.weights.length; token++) {
+    if (isKept(candidates, token)) mass += candidates.weights[token]!;
+  }
+  return mass;
+}
+
+const BUCKETS = 1024;
+
+/**
+ * The most probable of the candidates: as few as make up `most` tokens or the mass `enough`, and at least one. Tokens
+ * are counted into buckets of similar weight, so that only the bucket where the cut falls has to be sorted.
+ */
+function cutAfter(candidates: Candidates, most: number, enough: number): Candidates {
+  const { logits, greatest, temperature, weights } = candidates;
+  const scale = BUCKETS / (NEGLIGIBLE * temperature);
+  const bucketOf = (token: number) => Math.min(BUCKETS - 1, Math.floor((greatest - logits[token]!) * scale));
+  const counts = new Int32Array(BUCKETS);
+  const masses = new Float64Array(BUCKETS);
+  for (let token = 0; token < logits.length; token++) {
+    if (!isKept(candidates, token)) continue;
+    const bucket = bucketOf(token);
+    counts[bucket]! += 1;
+    masses[bucket]! += weights[token]!;
+  }
+  let count = 0;
+  let mass = 0;
+  let cut = 0;
+  for (; cut < BUCKETS - 1 && count + counts[cut]! < most && mass + masses[cut]! < enough; cut++) {
+    count += counts[cut]!;
+    mass += masses[cut]!;
+  }
+  const inCut: number[] = [];
+  for (let token = 0; token < logits.length; token++) {
+    if (isKept(candidates, token) && bucketOf(token) === cut) inCut.push(token);
+  }
+  inCut.sort((a, b) => logits[b]! - logits[a]! || a - b);
+  for (const token of inCut) {
+    count++;
+    mass += weights[token]!;
+    if (count >= most || mass >= enough) return { ...candidates, lastLogit: logits[token]!, lastToken: token };
+  }
+  return candidates;
 }
 
 /** The `count` tokens of greatest logit, by falling logit, then rising id. */
