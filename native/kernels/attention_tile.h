@@ -9,7 +9,7 @@ constexpr int kTileRows = 8, kTileVecs = 2;
 constexpr int kTileRows = 4, kTileVecs = 1;
 #endif
 
-constexpr int kBlockRows = 32;  // lanes of a block in causal attention
+constexpr int kBlockRows = 32;     // lanes of a block in causal attention
 constexpr float kHidden = -1e38f;  // score of a pair that does not see each other
 
 // Memory order of the matrix x in a product: element (n, k) is x[n * stride + k] or x[k * stride + n].
@@ -63,8 +63,8 @@ static inline void product_tile(float* out, const T* x, int64_t stride, const T*
 }
 
 template <class L, Order ORDER, int ROWS, class T, class Start>
-static inline void product_panel(float* out, int rows, const T* x, int64_t stride, const T* columns, int width, int depth,
-                                 Start start) {
+static inline void product_panel(float* out, int rows, const T* x, int64_t stride, const T* columns, int width,
+                                 int depth, Start start) {
   const int64_t next = ORDER == Order::Rows ? stride : 1;
   int n = 0;
   for (; n + ROWS <= rows; n += ROWS)
@@ -141,16 +141,17 @@ static inline void take_columns(const float* columns, int width, int used, int d
   }
 }
 
-// What each lane sees: positions first[lane]..last[lane], held as floats (exact below 2^24).
+// 1 where first <= position <= last, else 0; whole numbers held as floats (exact below 2^24)
+static inline Vec within(Vec first, Vec position, Vec last) {
+  const Vec one = splat(1.0f);
+  return max(min(add(min(sub(last, position), sub(position, first)), one), one), zero());
+}
+
+// What each lane sees: positions first[lane]..last[lane].
 struct Window {
   float *first, *last;  // [width]
 
-  // 1 where the lane sees `position`, else 0
-  Vec sees(int lane, float position) const {
-    const Vec p = splat(position), one = splat(1.0f);
-    const Vec before_end = sub(load(last + lane), p), after_start = sub(p, load(first + lane));
-    return max(min(add(min(before_end, after_start), one), one), zero());
-  }
+  Vec sees(int lane, float position) const { return within(load(first + lane), splat(position), load(last + lane)); }
 };
 
 // Running softmax of each lane over chunks of positions: the greatest score, and the sum of exp(score - greatest).

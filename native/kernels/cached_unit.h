@@ -3,6 +3,11 @@
 constexpr int kChunk = 64;
 constexpr int kSplit = 512;
 
+// Neighbouring rows of one sequence.
+struct Run {
+  int32_t first, count, splits;
+};
+
 // One attention over a cache. Query row m of a unit is head m % group_heads of token m / group_heads; it is made of
 // `parts` pieces of columns, which follow each other along the key.
 struct CachedAttention {
@@ -20,6 +25,8 @@ struct CachedAttention {
   bool pairs;  // products of bf16 pairs: the cache as it is, queries and probabilities rounded
 
   int group_heads() const { return heads / groups; }
+  int width(const Run& run) const { return to_lanes(run.count * group_heads()); }
+  int64_t partial_floats(const Run& run) const { return static_cast<int64_t>(width(run)) * (value_dim + 2); }
   bool shared() const { return keys->data == values->data; }
   bool fits_pairs() const {
     const bool even = depth % 2 == 0 && keys->stride % 2 == 0 && values->stride % 2 == 0;
@@ -58,6 +65,14 @@ static inline void widen_row(float* to, const View& cache, int64_t row, int firs
   });
 }
 
+static inline void narrow_row(uint16_t* to, const float* x, int cols) {
+  each_vec(0, cols, [&](int c, int lanes) {
+    uint16_t some[kLanes];
+    store_bf16(lanes < kLanes ? some : to + c, load_up_to(x + c, lanes));
+    if (lanes < kLanes) memcpy(to + c, some, lanes * sizeof(uint16_t));
+  });
+}
+
 // Columns `first`.. of the cache rows of some positions: where they are if possible, else copied (widened).
 static inline Rows<float> float_rows(const CachedAttention& a, const View& cache, int sequence, int base, int count,
                                      int first, int cols, float* copy) {
@@ -86,28 +101,30 @@ static inline void zip_rows(Pair* pairs, const Rows<uint16_t>& x, int count, int
   }
 }
 
-// Neighbouring rows of one sequence.
-struct Run {
-  int32_t first, count, splits;
+// Softmax sums of each lane over some positions: the greatest score, Σ exp(score − most), Σ exp(score − most) · value.
+struct Sums {
+  float *most, *sum;  // [width]
+  float* mixed;       // [value_dim][width]
 };
 
 // A run's queries and its running sums for one key/value head, in this thread's scratch.
 struct Unit {
   const CachedAttention& a;
-  int width;                        // lanes: query rows, padded
-  float* queries;                   // [depth][width], scaled; or pairs [depth / 2][width]
-  float *first, *last;              // [width]: window of each lane
-  float* scores;                    // [kChunk][width]
-  float *keys, *values;             // copies: [kChunk][depth], [kChunk][value_dim]
-  float *most, *sum, *decay;        // [width] of the split
-  float* mixed;                     // [value_dim][width] of the split
-  float *whole_most, *whole_sum, *whole_mixed;  // of all splits so far
+  const Run& run;
+  int width;              // lanes: query rows, padded
+  float* queries;         // [depth][width], scaled; or pairs [depth / 2][width]
+  float *first, *last;    // [width]: window of each lane
+  float* scores;          // [kChunk][width]
+  float* decay;           // [width]
+  float *keys, *values;   // copies: [kChunk][depth], [kChunk][value_dim]
+  Sums sums, whole;       // of one split; of all splits so far
 
   static size_t floats(const CachedAttention& a, int width) {
     return static_cast<size_t>(width) * (a.depth + kChunk + 2 * a.value_dim + 7) + kChunk * (a.depth + a.value_dim);
   }
 
-  Unit(const CachedAttention& attention, int lanes, float* memory) : a(attention), width(lanes) {
+  Unit(const CachedAttention& attention, const Run& tokens, float* memory)
+      : a(attention), run(tokens), width(attention.width(tokens)) {
     const auto take = [&](size_t count) {
       float* at = memory;
       memory += count;
@@ -115,14 +132,14 @@ struct Unit {
     };
     queries = take(static_cast<size_t>(a.depth) * width);
     scores = take(static_cast<size_t>(kChunk) * width);
-    mixed = take(static_cast<size_t>(a.value_dim) * width);
-    whole_mixed = take(static_cast<size_t>(a.value_dim) * width);
+    sums.mixed = take(static_cast<size_t>(a.value_dim) * width);
+    whole.mixed = take(static_cast<size_t>(a.value_dim) * width);
+    for (float** row : {&first, &last, &decay, &sums.most, &sums.sum, &whole.most, &whole.sum}) *row = take(width);
     keys = take(static_cast<size_t>(kChunk) * a.depth);
     values = take(static_cast<size_t>(kChunk) * a.value_dim);
-    for (float** row : {&first, &last, &most, &sum, &decay, &whole_most, &whole_sum}) *row = take(width);
   }
 
-  void load_queries(const Run& run, int group) {
+  void load_queries(int group) {
     const int per_token = a.group_heads();
     for (int m = 0; m < width; ++m) {
       const int token = m / per_token < run.count ? m / per_token : run.count - 1;
@@ -134,15 +151,16 @@ struct Unit {
       const auto& part = a.parts[p];
       put_columns(to, width, part.dim, a.scale, [&](int m) -> const float* {
         if (m >= run.count * per_token) return nullptr;
-        return part.x->f32(run.first + m / per_token) + (group * per_token + m % per_token) * part.head_stride + part.offset;
+        const int head = group * per_token + m % per_token;
+        return part.x->f32(run.first + m / per_token) + head * part.head_stride + part.offset;
       });
       to += static_cast<int64_t>(part.dim) * width;
     }
     if (a.pairs) pair_rows(reinterpret_cast<Pair*>(queries), queries, width, a.depth);
   }
 
-  // Sums of the positions of one split into most, sum, mixed.
-  void run_split(const Run& run, int group, int split) {
+  // Computes `sums` over the positions of one split.
+  void run_split(int group, int split) {
     int end = 0, full = 1 << 30;  // positions below `full` are seen by all lanes
     for (int t = 0; t < run.count; ++t) {
       const int seen = *a.positions->i32(run.first + t) + 1;
@@ -150,35 +168,47 @@ struct Unit {
       full = seen < full ? seen : full;
     }
     if (end > (split + 1) * kSplit) end = (split + 1) * kSplit;
-    const int sequence = *a.sequences->i32(run.first);
-    const int used = run.count * a.group_heads();
-    const Softmax softmax{most, sum, decay};
+    const Softmax softmax{sums.most, sums.sum, decay};
     const Window window{first, last};
     softmax.reset(width);
-    clear(mixed, static_cast<int64_t>(a.value_dim) * width);
+    clear(sums.mixed, static_cast<int64_t>(a.value_dim) * width);
     for (int base = split * kSplit; base < end; base += kChunk) {
       const int count = end - base < kChunk ? end - base : kChunk;
       const Window* mask = base + count > full ? &window : nullptr;
-      const auto decayed = [&](const float* at, int m) { return mul(load(at), load(decay + m)); };
-      if (a.pairs) {
-        auto* copy = reinterpret_cast<uint16_t*>(keys);
-        auto* value_pairs = reinterpret_cast<Pair*>(values);
-        auto* weights = reinterpret_cast<Pair*>(scores);
-        Rows<uint16_t> rows = bf16_rows(a, *a.keys, sequence, base, count, group * a.depth, a.depth, copy);
-        product<Order::Rows>(scores, count, reinterpret_cast<const Pair*>(rows.data), rows.stride / 2,
-                             reinterpret_cast<const Pair*>(queries), width, used, a.depth / 2, from_zero);
-        softmax.add_chunk(scores, count, width, mask, base);
-        pair_rows(weights, scores, width, count);
-        if (!a.shared()) rows = bf16_rows(a, *a.values, sequence, base, count, group * a.value_dim, a.value_dim, copy);
-        zip_rows(value_pairs, rows, count, a.value_dim);
-        product<Order::Transposed>(mixed, a.value_dim, value_pairs, a.value_dim, weights, width, used, (count + 1) / 2, decayed);
-      } else {
-        Rows<float> rows = float_rows(a, *a.keys, sequence, base, count, group * a.depth, a.depth, keys);
-        product<Order::Rows>(scores, count, rows.data, rows.stride, queries, width, used, a.depth, from_zero);
-        softmax.add_chunk(scores, count, width, mask, base);
-        if (!a.shared()) rows = float_rows(a, *a.values, sequence, base, count, group * a.value_dim, a.value_dim, values);
-        product<Order::Transposed>(mixed, a.value_dim, rows.data, rows.stride, scores, width, used, count, decayed);
-      }
+      if (a.pairs) add_chunk_in_pairs(softmax, mask, group, base, count);
+      else add_chunk(softmax, mask, group, base, count);
     }
+  }
+
+ private:
+  int used() const { return run.count * a.group_heads(); }
+  int sequence() const { return *a.sequences->i32(run.first); }
+  auto decayed() const {
+    return [this](const float* at, int m) { return mul(load(at), load(decay + m)); };
+  }
+
+  void add_chunk(const Softmax& softmax, const Window* mask, int group, int base, int count) {
+    Rows<float> rows = float_rows(a, *a.keys, sequence(), base, count, group * a.depth, a.depth, keys);
+    product<Order::Rows>(scores, count, rows.data, rows.stride, queries, width, used(), a.depth, from_zero);
+    softmax.add_chunk(scores, count, width, mask, base);
+    if (!a.shared())
+      rows = float_rows(a, *a.values, sequence(), base, count, group * a.value_dim, a.value_dim, values);
+    product<Order::Transposed>(sums.mixed, a.value_dim, rows.data, rows.stride, scores, width, used(), count,
+                               decayed());
+  }
+
+  void add_chunk_in_pairs(const Softmax& softmax, const Window* mask, int group, int base, int count) {
+    auto* copy = reinterpret_cast<uint16_t*>(keys);
+    auto* value_pairs = reinterpret_cast<Pair*>(values);
+    auto* weights = reinterpret_cast<Pair*>(scores);
+    Rows<uint16_t> rows = bf16_rows(a, *a.keys, sequence(), base, count, group * a.depth, a.depth, copy);
+    product<Order::Rows>(scores, count, reinterpret_cast<const Pair*>(rows.data), rows.stride / 2,
+                         reinterpret_cast<const Pair*>(queries), width, used(), a.depth / 2, from_zero);
+    softmax.add_chunk(scores, count, width, mask, base);
+    pair_rows(weights, scores, width, count);
+    if (!a.shared()) rows = bf16_rows(a, *a.values, sequence(), base, count, group * a.value_dim, a.value_dim, copy);
+    zip_rows(value_pairs, rows, count, a.value_dim);
+    product<Order::Transposed>(sums.mixed, a.value_dim, value_pairs, a.value_dim, weights, width, used(),
+                               (count + 1) / 2, decayed());
   }
 };

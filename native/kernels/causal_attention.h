@@ -10,8 +10,9 @@ struct CausalAttention {
 
   CausalAttention(const Op& op, const View* inputs)
       : q(inputs[0]), k(inputs[1]), shared(inputs[2]), v(inputs[3]), starts(inputs[4]), heads(op.scalars[0]),
-        kv_heads(op.scalars[1]), qk_dim(op.scalars[2]), shared_dim(inputs[2].data ? static_cast<int>(op.scalars[3]) : 0),
-        v_dim(op.scalars[4]), key_stride(op.scalars[5]), value_stride(op.scalars[6]), scale(op.scalars[7]),
+        kv_heads(op.scalars[1]), qk_dim(op.scalars[2]),
+        shared_dim(inputs[2].data ? static_cast<int>(op.scalars[3]) : 0), v_dim(op.scalars[4]),
+        key_stride(op.scalars[5]), value_stride(op.scalars[6]), scale(op.scalars[7]),
         pairs(kPairProducts && op.scalars[8] != 0) {}
 
   int own_dim() const { return qk_dim - shared_dim; }  // columns of a key that are its head's alone
@@ -45,11 +46,12 @@ struct CausalAttention {
 
   // Scaled queries of rows first.. as columns; the lanes beyond `count` are zero.
   void load_queries(float* queries, int64_t first, int count, int head) const {
-    put_columns(queries, kBlockRows, qk_dim, scale, [&](int m) { return m < count ? query(first + m, head) : nullptr; });
+    put_columns(queries, kBlockRows, qk_dim, scale,
+                [&](int m) { return m < count ? query(first + m, head) : nullptr; });
     round_columns(queries, qk_dim);
   }
 
-  // Windows of rows first..; returns the first row that any of them sees. A lane beyond `count` sees what the last does.
+  // Windows of rows first..; returns the first row that any of them sees. Lanes beyond `count` see what the last does.
   int64_t load_windows(const Window& window, int64_t first, int count) const {
     int64_t earliest = first;
     for (int m = 0; m < kBlockRows; ++m) {
@@ -99,8 +101,9 @@ static void causal_attention(const Op& op, const Context& ctx) {
       a.keys(base, positions, kv_head, key_copy).times_columns(scores, queries);
       softmax.add_chunk(scores, positions, kBlockRows, all_seen(window, base, positions) ? nullptr : &window, base);
       a.round_columns(scores, positions);
-      a.values(base, positions, kv_head, value_copy)
-          .transposed_times_columns(mixed, scores, [&](const float* at, int m) { return mul(load(at), load(softmax.decay + m)); });
+      const CausalOperand values = a.values(base, positions, kv_head, value_copy);
+      values.transposed_times_columns(mixed, scores,
+                                      [&](const float* at, int m) { return mul(load(at), load(softmax.decay + m)); });
     }
     take_columns(mixed, kBlockRows, count, a.v_dim, [&](int m, int c, int lanes, Vec v) {
       store_up_to(out.f32(first + m) + head * a.v_dim + c, mul(v, splat(1.0f / softmax.sum[m])), lanes);

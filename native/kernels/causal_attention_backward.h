@@ -109,23 +109,20 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
     for (int64_t base = first; base < end; base += kChunk) {
       const int queries = end - base < kChunk ? end - base : kChunk;
       const CausalOperand q = a.factor(a.query(base, head), a.q.stride, a.qk_dim, queries, query_copy);
-      const CausalOperand dout = a.factor(g.dout.f32(base) + head * a.v_dim, g.dout.stride, a.v_dim, queries, dout_copy);
+      const float* dout_rows = g.dout.f32(base) + head * a.v_dim;
+      const CausalOperand dout = a.factor(dout_rows, g.dout.stride, a.v_dim, queries, dout_copy);
       q.times_columns(scores, keys);
       dout.times_columns(dscores, values);
       for (int i = 0; i < queries; ++i) {
-        const int64_t row = base + i;
-        const int64_t start = *a.starts.i32(row);
+        const int64_t row = base + i, start = *a.starts.i32(row);
         const bool masked = start > first || row < first + kBlockRows - 1;
+        const Vec lowest = splat(static_cast<float>(start)), highest = splat(static_cast<float>(row));
         const Vec log_sum = splat(g.log_sums.f32(row)[head]), delta = splat(g.delta.f32(row)[head]);
         for (int m = 0; m < kBlockRows; m += kLanes) {
           float* at = scores + i * kBlockRows + m;
           float* dat = dscores + i * kBlockRows + m;
           Vec p = exp(sub(load(at), log_sum));
-          if (masked) {
-            const Vec key = load(rows + m), one = splat(1.0f);
-            const Vec inside = min(sub(splat(static_cast<float>(row)), key), sub(key, splat(static_cast<float>(start))));
-            p = mul(p, max(min(add(inside, one), one), zero()));
-          }
+          if (masked) p = mul(p, within(lowest, load(rows + m), highest));
           store(at, p);
           store(dat, mul(p, sub(load(dat), delta)));
         }
@@ -136,8 +133,10 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
       q.transposed_times_columns(dkeys, dscores, from_out);
     }
     if (head + 1 < a.heads && a.kv_head(head + 1) == kv_head) continue;
-    add_columns(dkeys, count, a.own_dim(), a.scale, [&](int m) { return g.dk.f32(first + m) + kv_head * a.key_stride; });
-    add_columns(dvalues, count, a.v_dim, 1.0f, [&](int m) { return g.dv.f32(first + m) + kv_head * a.value_stride; });
+    add_columns(dkeys, count, a.own_dim(), a.scale,
+                [&](int m) { return g.dk.f32(first + m) + kv_head * a.key_stride; });
+    add_columns(dvalues, count, a.v_dim, 1.0f,
+                [&](int m) { return g.dv.f32(first + m) + kv_head * a.value_stride; });
   }
   if (a.shared_dim)
     add_columns(dkeys + a.own_dim() * kBlockRows, count, a.shared_dim, a.scale,
@@ -150,7 +149,7 @@ static void causal_attention_backward(const Op& op, const Context& ctx) {
   const CausalGradients g(op);
   const CausalAttention a(op, &op.views[8]);
   const int64_t rows = ctx.rows(g.dout), blocks = blocks_of(rows);
-  const auto count_from = [&](int64_t first) { return static_cast<int>(rows - first < kBlockRows ? rows - first : kBlockRows); };
+  const auto count_from = [&](int64_t first) -> int { return rows - first < kBlockRows ? rows - first : kBlockRows; };
   causal_deltas(op, ctx, a, g);
   ctx.barrier();
   // the longer items first

@@ -40,11 +40,11 @@ struct CausalOperand {
                            reinterpret_cast<const Pair*>(columns), kBlockRows, kBlockRows, (dim() + 1) / 2, from_zero);
       return;
     }
-    product<Order::Rows>(out, count, pieces[0].data, pieces[0].stride, columns, kBlockRows, kBlockRows, pieces[0].dim,
-                         from_zero);
-    if (pieces[1].dim)
-      product<Order::Rows>(out, count, pieces[1].data, pieces[1].stride, columns + pieces[0].dim * kBlockRows, kBlockRows,
-                           kBlockRows, pieces[1].dim, from_out);
+    const auto& [own, more] = pieces;
+    product<Order::Rows>(out, count, own.data, own.stride, columns, kBlockRows, kBlockRows, own.dim, from_zero);
+    if (more.dim)
+      product<Order::Rows>(out, count, more.data, more.stride, columns + own.dim * kBlockRows, kBlockRows, kBlockRows,
+                           more.dim, from_out);
   }
 
   // out[d][lane] = start + sum over j of x[j][d] * columns[j][lane]
@@ -56,7 +56,8 @@ struct CausalOperand {
       return;
     }
     for (const Piece& piece : pieces) {
-      product<Order::Transposed>(out, piece.dim, piece.data, piece.stride, columns, kBlockRows, kBlockRows, count, start);
+      product<Order::Transposed>(out, piece.dim, piece.data, piece.stride, columns, kBlockRows, kBlockRows, count,
+                                 start);
       out += piece.dim * kBlockRows;
     }
   }
