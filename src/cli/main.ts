@@ -2,8 +2,10 @@
 /** The `farthing` command. Each command has its file, which loads what it needs only when it runs. */
 import { Command } from 'commander';
 import { benchCommand } from './bench.ts';
+import { convertCommand } from './convert.ts';
 import { inspectCommand } from './inspect.ts';
 import { logitsCommand } from './logits.ts';
+import { makeCheckpointCommand } from './make-checkpoint.ts';
 import { reportFailure } from './report-failure.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
@@ -18,6 +20,8 @@ const program = new Command('farthing')
   .addCommand(serveCommand())
   .addCommand(inspectCommand())
   .addCommand(logitsCommand())
+  .addCommand(makeCheckpointCommand())
+  .addCommand(convertCommand())
   .addCommand(benchCommand());
 
 try {

@@ -8,7 +8,6 @@ import {
   pagedAttention,
   rmsNorm,
   rope,
-  siluMul,
   writeCache,
 } from '../backend/ops.ts';
 import type { DenseConfig } from './config.ts';

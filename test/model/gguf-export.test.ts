@@ -1,0 +1,96 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { gguf } from '@huggingface/gguf';
+import { afterAll, expect, test } from 'vitest';
+import { openCheckpoint, toFloat32 } from '../../src/model/checkpoint.ts';
+import { exportGguf } from '../../src/model/gguf-export.ts';
+import { writeRandomCheckpoint } from '../../src/model/random-checkpoint.ts';
+import { f16ToFloat32 } from '../../src/numerics/f16.ts';
+import { float32ToF16, quantiseQ8 } from '../../src/numerics/gguf-writer.ts';
+import { noise, relativeError } from '../backend/run-op.ts';
+
+const folder = mkdtempSync(path.join(os.tmpdir(), 'gguf-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Reads the file with Hugging Face's own parser. */
+async function exported(model: string, precision: 'bf16' | 'q8_0') {
+  const file = path.join(folder, `${path.basename(model)}-${precision}.gguf`);
+  await exportGguf(model, file, precision);
+  const parsed = await gguf(file, { allowLocalFile: true });
+  const bytes = readFileSync(file);
+  const values = (name: string): Float32Array => {
+    const info = parsed.tensorInfos.find((tensor) => tensor.name === name)!;
+    const count = Number(info.shape.reduce((a, b) => a * b, 1n));
+    const from = Number(parsed.tensorDataOffset) + Number(info.offset);
+    if (info.dtype === 0)
+      return new Float32Array(bytes.buffer.slice(bytes.byteOffset + from, bytes.byteOffset + from + count * 4));
+    if (info.dtype === 30)
+      return Float32Array.from({ length: count }, (_, i) => bf16(bytes.readUInt16LE(from + 2 * i)));
+    return Float32Array.from({ length: count }, (_, i) => {
+      const block = from + Math.floor(i / 32) * 34;
+      return f16ToFloat32(Uint16Array.of(bytes.readUInt16LE(block)))[0]! * bytes.readInt8(block + 2 + (i % 32));
+    });
+  };
+  return { ...parsed, values };
+}
+
+function bf16(bits: number): number {
+  return new Float32Array(Uint32Array.of(bits << 16).buffer)[0]!;
+}
+
+test('a DeepSeek checkpoint has its tensors under llama.cpp’s names, values kept', async () => {
+  const source = 'test/fixtures/golden/v3-tiny';
+  const { metadata, tensorInfos, values } = await exported(source, 'bf16');
+  expect(metadata).toMatchObject({
+    'general.architecture': 'deepseek2',
+    'deepseek2.block_count': 4,
+    'deepseek2.attention.kv_lora_rank': 64,
+    'deepseek2.attention.key_length_mla': 48,
+    'deepseek2.expert_gating_func': 2,
+    'deepseek2.rope.scaling.type': 'yarn',
+  });
+  const checkpoint = await openCheckpoint(source);
+  const stored = (name: string) => toFloat32(checkpoint.tensor(name));
+  expect(values('token_embd.weight')).toEqual(stored('model.embed_tokens.weight'));
+  expect(values('blk.1.exp_probs_b.bias')).toEqual(stored('model.layers.1.mlp.gate.e_score_correction_bias'));
+  const shape = tensorInfos.find(({ name }) => name === 'blk.2.ffn_down_exps.weight')!.shape;
+  expect(shape.map(Number)).toEqual([24, 128, 16]);
+  expect(values('blk.2.ffn_down_exps.weight').subarray(3 * 24 * 128, 4 * 24 * 128)).toEqual(
+    stored('model.layers.2.mlp.experts.3.down_proj.weight'),
+  );
+  // head 1, latent 5, key dimension 7 of the transposed key part; head 1 of the value part
+  const kvB = stored('model.layers.0.self_attn.kv_b_proj.weight');
+  expect(values('blk.0.attn_k_b.weight')[(64 + 5) * 32 + 7]).toBe(kvB[(64 + 7) * 64 + 5]);
+  expect(values('blk.0.attn_v_b.weight').subarray(32 * 64, 64 * 64)).toEqual(kvB.subarray((64 + 32) * 64, 128 * 64));
+});
+
+test('Q8_0 keeps every value within half a step of its block', async () => {
+  const values = Float32Array.from(noise(32 * 40, 3), (v, i) => v * 10 ** ((i % 7) - 3));
+  const packed = quantiseQ8(values);
+  const view = new DataView(packed.buffer);
+  for (let i = 0; i < values.length; i++) {
+    const block = Math.floor(i / 32) * 34;
+    const scale = f16ToFloat32(Uint16Array.of(view.getUint16(block, true)))[0]!;
+    expect(Math.abs(view.getInt8(block + 2 + (i % 32)) * scale - values[i]!)).toBeLessThanOrEqual(scale * 0.57 + 1e-9);
+  }
+});
+
+test('every f16 comes back from its value', () => {
+  for (let bits = 0; bits < 0x7c00; bits++) expect(float32ToF16(f16ToFloat32(Uint16Array.of(bits))[0]!)).toBe(bits);
+});
+
+test('random checkpoints of a seed are the same, of another seed not, and open as published ones do', async () => {
+  const shape = JSON.parse(readFileSync('test/fixtures/golden/v3-tiny-fp8/config.json', 'utf8'));
+  const make = async (name: string, seed: number) => {
+    await writeRandomCheckpoint(path.join(folder, name), shape, { dtype: 'fp8', seed });
+    return readFileSync(path.join(folder, name, 'model.safetensors'));
+  };
+  const [a, again, b] = [await make('a', 1), await make('again', 1), await make('b', 2)];
+  expect(a.equals(again)).toBe(true);
+  expect(a.equals(b)).toBe(false);
+  const checkpoint = await openCheckpoint(path.join(folder, 'a'));
+  const weight = toFloat32(checkpoint.tensor('model.layers.1.mlp.experts.0.gate_proj.weight'));
+  const deviation = Math.sqrt(weight.reduce((sum, w) => sum + w * w, 0) / weight.length);
+  expect(relativeError([deviation], [0.02])).toBeLessThan(0.05);
+});
