@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <type_traits>
-#include <type_traits>
+#include <utility>
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -18,9 +18,11 @@ namespace FARTHING_ISA {
 //
 #include "kernels/attention.h"
 #include "kernels/experts.h"
-#include "kernels/product.h"
+#include "kernels/e4m3.h"
 //
 #include "kernels/pack.h"
+//
+#include "kernels/product.h"
 //
 #include "kernels/outer.h"
 //

@@ -1,12 +1,12 @@
 // Matrix products with packed weights: plain, per expert and per head. One block of rows times some panels is the
 // unit of work; see product.h for the order of sums.
 
-constexpr int kRowsAtOnce = 8 * kProductRows;  // rows whose activations are taken into scratch together
-constexpr int kFewRows = 4;                // up to here FP8 is decoded in registers, above into scratch once per block
+constexpr int kRowsAtOnce = 8 * kProductRows;        // most rows whose activations are taken into scratch together
+constexpr int64_t kBytesOfRows = 512 << 10;          // and the bytes they may take, so that panels find room beside them
 
-// RowBlock of one product, wherever they lie.
+// Rows of one product, wherever they lie.
 struct RowBlock {
-  int count;
+  int count = 0;
   const float* in[kRowsAtOnce];
   float* out[kRowsAtOnce];
 };
@@ -16,10 +16,19 @@ struct Finish {
   bool accumulate;
 };
 
-static inline void prefetch_outputs(const RowBlock& rows, int m, int count, int first, int panels) {
-  for (int i = 0; i < count; ++i)
-    for (int j = 0; j < panels; ++j) __builtin_prefetch(rows.out[m + i] + (first + j) * kLanes, 1);
-}
+// Activations of a block, row by row; tiles may read (and ignore) a few rows beyond it.
+template <class Mode>
+struct Activations {
+  typename Mode::Element* data;
+  int64_t stride;
+
+  // An odd number of cache lines, lest equal columns of all rows meet in one set of the cache.
+  static int64_t stride_for(int depth) {
+    constexpr int kLine = 64 / sizeof(typename Mode::Element);
+    const int64_t lines = (static_cast<int64_t>(depth) * Mode::kPerPair / 2 + kLine - 1) / kLine;
+    return (lines | 1) * kLine;
+  }
+};
 
 static inline void write_sums(const RowBlock& rows, int m, int panel, int outputs, Vec sums, const Finish& finish) {
   const int first = panel * kLanes, lanes = outputs - first < kLanes ? outputs - first : kLanes;
@@ -29,56 +38,55 @@ static inline void write_sums(const RowBlock& rows, int m, int panel, int output
   store_up_to(to, sums, lanes);
 }
 
-// FP32 or BF16 weights: one chain over all of k.
-template <class Mode, DType format, int PANELS>
-static void multiply_panels(const typename Mode::Element* a, int64_t stride, const RowBlock& rows, const View& weight, int panel,
-                            const Finish& finish) {
-  const uint8_t* panels[PANELS];
-  for (int j = 0; j < PANELS; ++j) panels[j] = panel_of(weight, panel + j);
-  each_tile<PANELS == kProductPanels ? kProductRows : 1>(rows.count, [&](auto tile_rows, int m) {
-    constexpr int ROWS = decltype(tile_rows)::value;
-    Vec sums[ROWS][PANELS];
-    for (auto& row : sums)
-      for (Vec& sum : row) sum = zero();
-    prefetch_outputs(rows, m, ROWS, panel, PANELS);
-    tile<Mode, format, ROWS, PANELS>(a + m * stride, stride, 1, panels, 0, pairs_of(weight.cols), sums);
-    for (int i = 0; i < ROWS; ++i)
-      for (int j = 0; j < PANELS; ++j) write_sums(rows, m + i, panel + j, weight.times, sums[i][j], finish);
-  });
+static inline void prefetch_outputs(const RowBlock& rows, int m, int count, int panel, int panels) {
+  for (int i = m; i < m + count && i < rows.count; ++i)
+    for (int j = 0; j < panels; ++j) __builtin_prefetch(rows.out[i] + (panel + j) * kLanes, 1);
 }
 
-// FP8 weights: a chain over each 128 of k, scaled by its block, then added (DeepSeek-V3 report §3.3.2).
-template <class Mode, int PANELS>
-static void multiply_fp8_panels(const typename Mode::Element* a, int64_t stride, const RowBlock& rows, const View& weight, int panel,
-                                const Finish& finish) {
-  constexpr int kPairs = kScaleBlock / 2;
-  const int pairs = pairs_of(weight.cols), blocks = (weight.cols + kScaleBlock - 1) / kScaleBlock;
-  const float* scales = weight.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) * blocks;
-  alignas(64) uint8_t decoded[PANELS][kPairs * 4 * kLanes];
-  Vec totals[kRowsAtOnce][PANELS];
-  for (int m = 0; m < rows.count; ++m)
-    for (Vec& total : totals[m]) total = zero();
-  const bool decode = rows.count > kFewRows;
-  for (int block = 0; block < blocks; ++block) {
-    const int first = block * kPairs, count = pairs - first < kPairs ? pairs - first : kPairs;
-    const uint8_t* panels[PANELS];
+// A block of rows times PANELS panels. FP32 and BF16 weights: one chain over all of k. FP8: a chain over each 128 of k,
+// scaled by its block, then added (DeepSeek-V3 report §3.3.2). Many rows: weights are decoded once, 128 of k at a time.
+template <class Mode, DType format, int PANELS>
+static void multiply_panels(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
+  constexpr int kBlockPairs = kScaleBlock / 2;
+  constexpr bool kScaled = format == DType::PackedFP8;
+  constexpr bool kMayDecode = format != DType::PackedF32 && format != Mode::kScratchFormat && PANELS <= kProductPanels;
+  constexpr int kMostRows = PANELS <= kProductPanels ? kRowsAtOnce + kTileOverhang : kStreamRows;
+  using Decoded = Panel<Mode, Mode::kScratchFormat>;
+  constexpr int64_t kDecodedBytes = kMayDecode ? Decoded::offset(kBlockPairs) : 64;
+
+  const int pairs = padded_depth(weight) / 2;
+  const bool decode = kMayDecode && rows.count > kFewRows;
+  const int step = kScaled || decode ? kBlockPairs : pairs;
+  const float* scales = kScaled ? weight.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) *
+                                                      ((weight.cols + kScaleBlock - 1) / kScaleBlock)
+                                : nullptr;
+  alignas(64) uint8_t decoded[PANELS][kDecodedBytes];
+  Vec totals[kMostRows][PANELS];
+  const uint8_t* panels[PANELS];
+  for (int first = 0; first < pairs; first += step) {
+    const int count = pairs - first < step ? pairs - first : step;
     for (int j = 0; j < PANELS; ++j) {
-      const uint8_t* stored = panel_of(weight, panel + j) + first * 2 * kLanes;
-      panels[j] = decode ? decoded[j] : stored;
-      if (decode)
-        for (int p = 0; p < count; ++p) store_bits(decoded[j] + p * 4 * kLanes, bits_of_fp8(stored + p * 2 * kLanes));
+      panels[j] = panel_of(weight, panel + j) + Panel<Mode, format>::offset(first);
+      if constexpr (kMayDecode) {
+        if (!decode) continue;
+        for (int p = 0; p < count; p += Panel<Mode, format>::kPairsAtOnce)
+          Panel<Mode, format>(panels[j] + Panel<Mode, format>::offset(p)).put(decoded[j] + Decoded::offset(p));
+        panels[j] = decoded[j];
+      }
     }
-    const Vec scale = splat(scales[block]);
-    const auto* from = a + static_cast<int64_t>(first) * Mode::kPerPair;
-    each_tile<PANELS == kProductPanels ? kProductRows : 1>(rows.count, [&](auto tile_rows, int m) {
+    const Vec scale = splat(kScaled ? scales[first / kBlockPairs] : 1.0f);
+    each_tile<PANELS == kProductPanels ? kProductRows : PANELS < kProductPanels ? kFewRows : kStreamRows>(rows.count, [&](auto tile_rows, int m) {
       constexpr int ROWS = decltype(tile_rows)::value;
+      if (first + count == pairs) prefetch_outputs(rows, m, ROWS, panel, PANELS);
+      const auto* from = a.data + m * a.stride + static_cast<int64_t>(first) * Mode::kPerPair;
       Vec sums[ROWS][PANELS];
-      for (auto& row : sums)
-        for (Vec& sum : row) sum = zero();
-      if (decode) tile<Mode, DType::PackedBF16, ROWS, PANELS>(from + m * stride, stride, 1, panels, 0, count, sums);
-      else tile<Mode, DType::PackedFP8, ROWS, PANELS>(from + m * stride, stride, 1, panels, 0, count, sums);
       for (int i = 0; i < ROWS; ++i)
-        for (int j = 0; j < PANELS; ++j) totals[m + i][j] = fma(scale, sums[i][j], totals[m + i][j]);
+        for (int j = 0; j < PANELS; ++j) sums[i][j] = kScaled || first == 0 ? zero() : totals[m + i][j];
+      if (decode) tile<Mode, kMayDecode ? Mode::kScratchFormat : format, ROWS, PANELS>(from, a.stride, 1, panels, 0, count, sums);
+      else tile<Mode, format, ROWS, PANELS>(from, a.stride, 1, panels, 0, count, sums);
+      for (int i = 0; i < ROWS; ++i)
+        for (int j = 0; j < PANELS; ++j)
+          totals[m + i][j] = !kScaled ? sums[i][j] : fma(scale, sums[i][j], first == 0 ? zero() : totals[m + i][j]);
     });
   }
   for (int m = 0; m < rows.count; ++m)
@@ -86,122 +94,128 @@ static void multiply_fp8_panels(const typename Mode::Element* a, int64_t stride,
 }
 
 template <class Mode, int PANELS>
-static inline void multiply_some(const typename Mode::Element* a, int64_t stride, const RowBlock& rows, const View& weight, int panel,
-                                 const Finish& finish) {
-  if (weight.dtype == DType::PackedFP8) return multiply_fp8_panels<Mode, PANELS>(a, stride, rows, weight, panel, finish);
-  if (weight.dtype == DType::PackedBF16)
-    return multiply_panels<Mode, DType::PackedBF16, PANELS>(a, stride, rows, weight, panel, finish);
-  if constexpr (std::is_same_v<Mode, FloatMode>)
-    multiply_panels<Mode, DType::PackedF32, PANELS>(a, stride, rows, weight, panel, finish);
+static inline void multiply_some(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
+  if (weight.dtype == DType::PackedFP8) return multiply_panels<Mode, DType::PackedFP8, PANELS>(a, rows, weight, panel, finish);
+  if (weight.dtype == DType::PackedBF16) return multiply_panels<Mode, DType::PackedBF16, PANELS>(a, rows, weight, panel, finish);
+  if constexpr (std::is_same_v<Mode, FloatMode>) multiply_panels<Mode, DType::PackedF32, PANELS>(a, rows, weight, panel, finish);
 }
 
-// Panels [first, last) of a block of rows whose activations are already in scratch. One row keeps four panels in
-// flight, since then memory is what it waits for.
+// Panels [first, last) of a block of rows. Few rows keep four panels in flight, since then memory is what they wait for.
 template <class Mode>
-static void multiply(const typename Mode::Element* a, int64_t stride, const RowBlock& rows, const View& weight, int first, int last,
-                     const Finish& finish) {
+static void multiply(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
   int panel = first;
-  if (rows.count == 1)
-    for (; panel + 4 <= last && panel % 4 == 0; panel += 4) multiply_some<Mode, 4>(a, stride, rows, weight, panel, finish);
+  if (rows.count <= kStreamRows)
+    for (; panel + 4 <= last && panel % 4 == 0; panel += 4) multiply_some<Mode, 4>(a, rows, weight, panel, finish);
   if constexpr (kProductPanels == 2)
-    for (; panel + 2 <= last && panel % 2 == 0; panel += 2) multiply_some<Mode, 2>(a, stride, rows, weight, panel, finish);
-  for (; panel < last; ++panel) multiply_some<Mode, 1>(a, stride, rows, weight, panel, finish);
+    for (; panel + 2 <= last && panel % 2 == 0; panel += 2) multiply_some<Mode, 2>(a, rows, weight, panel, finish);
+  for (; panel < last; ++panel) multiply_some<Mode, 1>(a, rows, weight, panel, finish);
 }
 
-// One product among several of the same shape: rows [first_row, first_row + rows) in the order of the op.
-struct Part {
-  const View* weight;
-  int64_t first_row;
-  int64_t rows;
-};
-
-// Runs parts x blocks of rows x chunks of panels on all threads. place(part, row, in, out) says where a row lies.
-template <class Mode, class Locate>
-static void run_products(const Op& op, const Context& ctx, const Part* parts, int count, const Finish& finish, bool round,
-                         Locate locate) {
-  if (count == 0) return;
-  const int depth = parts[0].weight->cols, panels = panels_of(parts[0].weight->times);
-  const int64_t stride = static_cast<int64_t>(pairs_of(depth)) * Mode::kPerPair;
+// Runs products x blocks of rows x chunks of panels on all threads. All products have one shape.
+template <class Mode, class Products>
+static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool round) {
+  const View& shape = products.weight(0);
+  const int padded = padded_depth(shape), panels = panels_of(shape.times);
+  Activations<Mode> a{nullptr, Activations<Mode>::stride_for(padded)};
+  const int64_t fitting = kBytesOfRows / (a.stride * static_cast<int64_t>(sizeof *a.data)) / kProductRows * kProductRows;
+  const int most = fitting > kRowsAtOnce ? kRowsAtOnce : fitting < kProductRows ? kProductRows : static_cast<int>(fitting);
+  a.data = ctx.local<typename Mode::Element>(a.stride * (most + kTileOverhang));
+  const auto blocks_of = [&](int product) { return (products.rows(product) + most - 1) / most; };
   int64_t blocks = 0;
-  for (int p = 0; p < count; ++p) blocks += (parts[p].rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  for (int p = 0; p < products.count(); ++p) blocks += blocks_of(p);
   if (blocks == 0) return;
-  // few blocks: small chunks, so that all threads have work; many: whole rows, so that activations are taken once
+  // few blocks: small chunks, so that all threads have work; many: wide ones, so that activations are taken less often
   int chunk = 4;
-  while (chunk < panels && blocks * ((panels + chunk - 1) / chunk) > 8 * ctx.threads) chunk *= 2;
-  const int chunks = (panels + chunk - 1) / chunk;
+  const auto chunks_of = [&](int width) { return (panels + width - 1) / width; };
+  while (chunk < panels && blocks * chunks_of(2 * chunk) >= 8 * ctx.threads) chunk *= 2;
+  const int chunks = chunks_of(chunk);
 
-  auto* a = ctx.local<typename Mode::Element>(stride * kRowsAtOnce);
-  RowBlock rows{};
+  RowBlock rows;
   int64_t taken = -1;
-  int part = 0;
-  int64_t part_start = 0;  // blocks before this part
+  int product = 0;
+  int64_t start = 0;  // blocks before this product
   ctx.parallel(op, blocks * chunks, 1, [&](int64_t item, int64_t) {
     const int64_t block = item / chunks;
     const int first = static_cast<int>(item % chunks) * chunk, last = first + chunk < panels ? first + chunk : panels;
-    const auto blocks_of = [&](int p) { return (parts[p].rows + kRowsAtOnce - 1) / kRowsAtOnce; };
-    while (block >= part_start + blocks_of(part)) part_start += blocks_of(part++);
+    while (block >= start + blocks_of(product)) start += blocks_of(product++);
     if (block != taken) {
       taken = block;
-      const int64_t first_row = (block - part_start) * kRowsAtOnce;
-      rows.count = static_cast<int>(parts[part].rows - first_row < kRowsAtOnce ? parts[part].rows - first_row : kRowsAtOnce);
+      const int64_t first_row = (block - start) * most, left = products.rows(product) - first_row;
+      rows.count = static_cast<int>(left < most ? left : most);
       for (int m = 0; m < rows.count; ++m) {
-        locate(part, parts[part].first_row + first_row + m, rows.in[m], rows.out[m]);
-        Mode::take_row(a + m * stride, rows.in[m], depth, round);
+        rows.in[m] = products.in(product, first_row + m);
+        rows.out[m] = products.out(product, first_row + m);
+        Mode::take_row(a.data + m * a.stride, rows.in[m], shape.cols, padded, round);
       }
     }
-    multiply<Mode>(a, stride, rows, *parts[part].weight, first, last, finish);
+    multiply<Mode>(a, rows, products.weight(product), first, last, finish);
   });
 }
 
-template <class Locate>
-static void run_products(const Op& op, const Context& ctx, const Part* parts, int count, const Finish& finish, bool fast,
-                         Locate locate) {
-  const bool round = fast && count > 0 && parts[0].weight->dtype != DType::PackedF32;
-  if (kPairDot && round) run_products<PairMode>(op, ctx, parts, count, finish, true, locate);
-  else run_products<FloatMode>(op, ctx, parts, count, finish, round, locate);
+template <class Products>
+static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool fast) {
+  const bool round = fast && products.weight(0).dtype != DType::PackedF32;
+  if (kPairProducts && round) run_products<PairMode>(op, ctx, products, finish, true);
+  else run_products<FloatMode>(op, ctx, products, finish, round);
 }
+
+struct OneProduct {
+  const View &y, &x, &w;
+  int64_t all_rows;
+  int count() const { return 1; }
+  int64_t rows(int) const { return all_rows; }
+  const View& weight(int) const { return w; }
+  const float* in(int, int64_t row) const { return x.f32(row); }
+  float* out(int, int64_t row) const { return y.f32(row); }
+};
 
 // [y] <- [x, weight, bias | null], scalars: fast, accumulate
 static void linear(const Op& op, const Context& ctx) {
-  const View &y = op.views[0], &x = op.views[1], &weight = op.views[2], &bias = op.views[3];
-  const Part part{&weight, 0, ctx.rows(y)};
-  const Finish finish{static_cast<const float*>(bias.data), op.scalars[1] != 0};
-  run_products(op, ctx, &part, 1, finish, op.scalars[0] != 0, [&](int, int64_t row, const float*& in, float*& out) {
-    in = x.f32(row);
-    out = y.f32(row);
-  });
+  const View& y = op.views[0];
+  const Finish finish{static_cast<const float*>(op.views[3].data), op.scalars[1] != 0};
+  run_products(op, ctx, OneProduct{y, op.views[1], op.views[2], ctx.rows(y)}, finish, op.scalars[0] != 0);
 }
+
+// Sorted places of an expert; their rows are gathered by token, or lie sorted already (top_k 0).
+struct ExpertProducts {
+  const View &y, &x, *weights;
+  const int32_t *order, *offsets;
+  int experts, top_k;
+  int count() const { return experts; }
+  int64_t rows(int expert) const { return offsets[expert + 1] - offsets[expert]; }
+  const View& weight(int expert) const { return weights[expert]; }
+  const float* in(int expert, int64_t row) const {
+    const int64_t place = offsets[expert] + row;
+    return x.f32(top_k ? order[place] / top_k : place);
+  }
+  float* out(int expert, int64_t row) const { return y.f32(offsets[expert] + row); }
+};
 
 // [y sorted] <- [x, order, offsets, weights…], scalars: fast, topK to gather by or 0, accumulate
 static void expert_linear(const Op& op, const Context& ctx) {
-  const View &y = op.views[0], &x = op.views[1], &order = op.views[2], &offsets = op.views[3];
-  const int top_k = op.scalars[1], experts = offsets.times - 1;
-  std::vector<Part> parts;
-  parts.reserve(experts);
-  for (int e = 0; e < experts; ++e) {
-    const int32_t first = offsets.i32()[e], last = offsets.i32()[e + 1];
-    if (last > first) parts.push_back({&op.views[4 + e], first, last - first});
-  }
-  const Finish finish{nullptr, op.scalars[2] != 0};
-  run_products(op, ctx, parts.data(), static_cast<int>(parts.size()), finish, op.scalars[0] != 0,
-               [&](int, int64_t row, const float*& in, float*& out) {
-                 in = x.f32(top_k ? order.i32()[row] / top_k : row);
-                 out = y.f32(row);
-               });
+  const View &order = op.views[2], &offsets = op.views[3];
+  const ExpertProducts products{op.views[0], op.views[1], &op.views[4], order.i32(), offsets.i32(), offsets.times - 1,
+                                static_cast<int>(op.scalars[1])};
+  run_products(op, ctx, products, Finish{nullptr, op.scalars[2] != 0}, op.scalars[0] != 0);
 }
+
+struct HeadProducts {
+  const View &y, &x, *weights;
+  int64_t all_rows;
+  int heads, head_dim, offset;
+  int count() const { return heads; }
+  int64_t rows(int) const { return all_rows; }
+  const View& weight(int head) const { return weights[head]; }
+  const float* in(int head, int64_t row) const { return x.f32(row) + head * head_dim + offset; }
+  float* out(int head, int64_t row) const { return y.f32(row) + head * weights[0].times; }
+};
 
 // [y] <- [x, weights…], scalars: fast, headDim, offset
 static void head_linear(const Op& op, const Context& ctx) {
-  const View &y = op.views[0], &x = op.views[1];
-  const int heads = static_cast<int>(op.views.size()) - 2, head_dim = op.scalars[1], offset = op.scalars[2];
-  std::vector<Part> parts;
-  parts.reserve(heads);
-  for (int h = 0; h < heads; ++h) parts.push_back({&op.views[2 + h], 0, ctx.rows(y)});
-  run_products(op, ctx, parts.data(), heads, Finish{nullptr, false}, op.scalars[0] != 0,
-               [&](int head, int64_t row, const float*& in, float*& out) {
-                 in = x.f32(row) + head * head_dim + offset;
-                 out = y.f32(row) + head * op.views[2].times;
-               });
+  const View& y = op.views[0];
+  const HeadProducts products{y, op.views[1], &op.views[2], ctx.rows(y), static_cast<int>(op.views.size()) - 2,
+                              static_cast<int>(op.scalars[1]), static_cast<int>(op.scalars[2])};
+  run_products(op, ctx, products, Finish{nullptr, false}, op.scalars[0] != 0);
 }
 
 #define LINEAR_KERNELS {"linear", linear}, {"expert_linear", expert_linear}, {"head_linear", head_linear}, OUTER_KERNELS

@@ -25,16 +25,16 @@ struct OuterChunk {
   using Element = typename Mode::Element;
   static constexpr int kPairs = kOuterRows / 2;
   static constexpr int64_t kGroup = (static_cast<int64_t>(kPairs) * kProductRows + kLanes) * Mode::kPerPair;
-  static constexpr int64_t kPanelBytes = (static_cast<int64_t>(kPairs) + 1) * Mode::kPerPair * kLanes * sizeof(Element);
-  static constexpr int64_t kOperand = kGroup * kOuterOutputs / kProductRows + 2 * kLanes;
-  static constexpr int64_t kElements = (kOperand + kLanes - 1) / kLanes * kLanes + kOuterPanels * kPanelBytes / sizeof(Element);
+  static constexpr int64_t kPanel = (static_cast<int64_t>(kPairs) + 1) * Mode::kPerPair * kLanes;
+  static constexpr int64_t kOperand = kGroup * (kOuterOutputs / kProductRows);
+  static constexpr int64_t kElements = kOperand + kOuterPanels * kPanel;
+  static_assert(kGroup % kLanes == 0);
 
   Element* operand;
-  uint8_t* panels;
+  Element* panels;
   int pairs = 0;
 
-  explicit OuterChunk(Element* memory)
-      : operand(memory), panels(reinterpret_cast<uint8_t*>(memory + (kOperand + kLanes - 1) / kLanes * kLanes)) {}
+  explicit OuterChunk(Element* memory) : operand(memory), panels(memory + kOperand) {}
 
   template <class DyRow, class XRow>
   void take(const OuterPiece& piece, int64_t first, int rows, DyRow dy_row, XRow x_row, bool round) {
@@ -51,10 +51,10 @@ struct OuterChunk {
       Element* to = operand + static_cast<int64_t>(p) * Mode::kPerPair * kProductRows;
       for (int n = piece.n0; n < piece.n1; n += kProductRows, to += kGroup) {
         const int lanes = piece.n1 - n < kLanes ? piece.n1 - n : kLanes;
-        Mode::take_pair(reinterpret_cast<uint8_t*>(to), kProductRows, dy_even + n, dy_odd ? dy_odd + n : nullptr, lanes, round);
+        Mode::take_pair(to, kProductRows, dy_even + n, dy_odd ? dy_odd + n : nullptr, lanes, round);
       }
-      uint8_t* panel = panels + static_cast<int64_t>(p) * Mode::kPerPair * kLanes * sizeof(Element);
-      for (int k = piece.k0; k < piece.k1; k += kLanes, panel += kPanelBytes) {
+      Element* panel = panels + static_cast<int64_t>(p) * Mode::kPerPair * kLanes;
+      for (int k = piece.k0; k < piece.k1; k += kLanes, panel += kPanel) {
         const int lanes = piece.k1 - k < kLanes ? piece.k1 - k : kLanes;
         Mode::take_pair(panel, kLanes, x_even + k, x_odd ? x_odd + k : nullptr, lanes, round);
       }
@@ -64,11 +64,11 @@ struct OuterChunk {
   // dW += this chunk, for PANELS panels from k on.
   template <int PANELS>
   void add_panels(const OuterPiece& piece, int k) const {
-    constexpr DType format = std::is_same_v<Mode, FloatMode> ? DType::PackedF32 : DType::PackedBF16;
     const uint8_t* b[PANELS];
-    for (int j = 0; j < PANELS; ++j) b[j] = panels + ((k - piece.k0) / kLanes + j) * kPanelBytes;
+    for (int j = 0; j < PANELS; ++j) b[j] = reinterpret_cast<const uint8_t*>(panels + ((k - piece.k0) / kLanes + j) * kPanel);
     each_tile<kProductRows>(piece.n1 - piece.n0, [&](auto tile_rows, int m) {
       constexpr int ROWS = decltype(tile_rows)::value;
+      const int rows = piece.n1 - piece.n0 - m < ROWS ? piece.n1 - piece.n0 - m : ROWS;
       Vec sums[ROWS][PANELS];
       for (int i = 0; i < ROWS; ++i) {
         for (int j = 0; j < PANELS; ++j) {
@@ -77,8 +77,8 @@ struct OuterChunk {
         }
       }
       const Element* a = operand + m / kProductRows * kGroup + m % kProductRows;
-      tile<Mode, format, ROWS, PANELS>(a, 1, kProductRows, b, 0, pairs, sums);
-      for (int i = 0; i < ROWS; ++i) {
+      tile<Mode, Mode::kScratchFormat, ROWS, PANELS>(a, 1, kProductRows, b, 0, pairs, sums);
+      for (int i = 0; i < rows; ++i) {
         float* to = piece.dw.f32(piece.n0 + m + i) + k;
         for (int j = 0; j < PANELS; ++j, to += kLanes) {
           const int lanes = piece.k1 - k - j * kLanes;
@@ -124,7 +124,7 @@ static void run_outer(const Op& op, const Context& ctx, const View* gradients, i
 template <class RowsOf, class DyRow, class XRow>
 static void run_outer(const Op& op, const Context& ctx, const View* gradients, int count, RowsOf rows_of, DyRow dy_row, XRow x_row,
                       bool fast) {
-  if (kPairDot && fast) run_outer<PairMode>(op, ctx, gradients, count, rows_of, dy_row, x_row, true);
+  if (kPairProducts && fast) run_outer<PairMode>(op, ctx, gradients, count, rows_of, dy_row, x_row, true);
   else run_outer<FloatMode>(op, ctx, gradients, count, rows_of, dy_row, x_row, fast);
 }
 

@@ -1,21 +1,26 @@
 // Packed weights. A panel holds 16 outputs; panels follow each other, outputs beyond n are zero.
 //   packed_f32:  panel[k][16]                f32
 //   packed_bf16: panel[k / 2][16][2]         bf16, two neighbouring k of an output side by side
-//   packed_fp8:  panel[k / 2][16][2]         e4m3 bytes, likewise; scales stay [ceil(n/128), ceil(k/128)] f32
-// k is padded with a zero to an even number. A vector's lanes are outputs and the loop runs over k in order,
-// so one row and many rows are computed by the same chain of sums (DESIGN, contract 3).
+//   packed_fp8:  panel[k / 4][64]            e4m3 codes, four neighbouring k of 16 outputs in the order of a quad
+//                                            (e4m3.h); scales stay [ceil(n/128), ceil(k/128)] f32
+// k is padded with zeros to a multiple of 2, or of 4 for packed_fp8. A vector's lanes are outputs and the loop runs
+// over k in order, so one row and many rows are computed by the same chain of sums (DESIGN, contract 3).
 
 constexpr int kScaleBlock = 128;
 
 static inline int panels_of(int outputs) { return (outputs + kLanes - 1) / kLanes; }
-static inline int pairs_of(int depth) { return (depth + 1) / 2; }
-static inline int bytes_per_value(DType packed) {
+static constexpr int bytes_per_value(DType packed) {
   return packed == DType::PackedF32 ? 4 : packed == DType::PackedBF16 ? 2 : 1;
 }
+static inline int padded_depth(const View& packed) {
+  const int step = packed.dtype == DType::PackedFP8 ? 4 : 2;
+  return (packed.cols + step - 1) / step * step;
+}
 static inline int64_t panel_bytes(const View& packed) {
-  return static_cast<int64_t>(pairs_of(packed.cols)) * 2 * kLanes * bytes_per_value(packed.dtype);
+  return static_cast<int64_t>(padded_depth(packed)) * kLanes * bytes_per_value(packed.dtype);
 }
 static inline const uint8_t* panel_of(const View& packed, int panel) { return packed.u8() + panel * panel_bytes(packed); }
+static inline uint8_t* panel_to(const View& packed, int64_t panel) { return packed.u8() + panel * panel_bytes(packed); }
 
 static inline float half_to_float(uint16_t half) {
   const uint32_t sign = (half & 0x8000u) << 16, exponent = (half >> 10) & 31, fraction = half & 0x3ff;
@@ -49,7 +54,7 @@ static inline float source_value(const View& source, int64_t row, int64_t col) {
       memcpy(&bits, source.u8() + at * 2, 2);
       return half_to_float(bits);
     default:
-      bits = fp8_to_bf16(source.u8()[at]);
+      bits = bf16_of_e4m3(source.u8()[at]);
   }
   const uint32_t wide = static_cast<uint32_t>(bits) << 16;
   memcpy(&x, &wide, 4);
@@ -58,59 +63,84 @@ static inline float source_value(const View& source, int64_t row, int64_t col) {
   return x * source.scales[row / kScaleBlock * grid + col / kScaleBlock];
 }
 
-// Packs panel by panel; at(output, k) says where a value stands in the source.
-template <class At>
-static inline void pack_panels(const Op& op, const Context& ctx, int outputs, int depth, At at) {
-  const View &packed = op.views[0], &source = op.views[1];
-  const int padded = pairs_of(depth) * 2;
-  ctx.parallel(op, panels_of(outputs), 1, [&](int64_t panel, int64_t) {
-    uint8_t* to = packed.u8() + panel * panel_bytes(packed);
-    for (int k = 0; k < padded; ++k) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const int64_t n = panel * kLanes + lane;
-        const bool inside = n < outputs && k < depth;
-        const auto [row, col] = at(n, static_cast<int64_t>(k));
-        if (packed.dtype == DType::PackedF32) {
-          reinterpret_cast<float*>(to)[k * kLanes + lane] = inside ? source_value(source, row, col) : 0.0f;
-          continue;
-        }
-        const int slot = (k / 2 * kLanes + lane) * 2 + (k & 1);
-        if (packed.dtype == DType::PackedFP8) to[slot] = inside ? source.u8()[row * source.stride + col] : 0;
-        else reinterpret_cast<uint16_t*>(to)[slot] = inside ? round_one_to_bf16(source_value(source, row, col)) : 0;
-      }
-    }
-  });
-}
-
 struct Place {
   int64_t row, col;
 };
 
-// f32 [n, k] to packed_bf16, the case of every training step: 16 rows of 32 columns at a time, turned around.
-static void pack_rows(const Op& op, const Context& ctx) {
+// Packs value by value; at(output, k) says where one stands in the source.
+template <class At>
+static inline void pack_values(const Op& op, const Context& ctx, At at) {
   const View &packed = op.views[0], &source = op.views[1];
-  const int depth = packed.cols, pairs = pairs_of(depth);
-  ctx.parallel(op, panels_of(packed.times), 2, [&](int64_t first, int64_t last) {
-    for (int64_t panel = first; panel < last; ++panel) {
-      Pair* to = reinterpret_cast<Pair*>(packed.u8() + panel * panel_bytes(packed));
-      const int64_t rows = packed.times - panel * kLanes;
-      for (int k = 0; k < depth; k += 2 * kLanes) {
-        PairVec block[kLanes];
-        for (int lane = 0; lane < kLanes; ++lane) {
-          const float* from = source.f32(panel * kLanes + lane) + k;
-          const int left = lane < rows ? depth - k : 0;
-          if (left >= 2 * kLanes) block[lane] = pair_up(load(from), load(from + kLanes));
-          else block[lane] = pair_up(load_some(from, left < kLanes ? left : kLanes), left > kLanes ? load_some(from + kLanes, left - kLanes) : zero());
+  const int padded = padded_depth(packed);
+  ctx.parallel(op, panels_of(packed.times), 1, [&](int64_t panel, int64_t) {
+    uint8_t* to = panel_to(packed, panel);
+    for (int k = 0; k < padded; ++k) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int64_t n = panel * kLanes + lane;
+        const bool inside = n < packed.times && k < packed.cols;
+        const auto [row, col] = at(n, static_cast<int64_t>(k));
+        if (packed.dtype == DType::PackedFP8) {
+          to[k / 4 * kQuadBytes + quad_slot(lane, k % 4)] = inside ? source.u8()[row * source.stride + col] : 0;
+          continue;
         }
-        transpose(block);
-        const int count = pairs - k / 2 < kLanes ? pairs - k / 2 : kLanes;
-        for (int pair = 0; pair < count; ++pair) store(to + (k / 2 + pair) * kLanes, block[pair]);
+        const float value = inside ? source_value(source, row, col) : 0.0f;
+        if (packed.dtype == DType::PackedF32) reinterpret_cast<float*>(to)[k * kLanes + lane] = value;
+        else reinterpret_cast<uint16_t*>(to)[(k / 2 * kLanes + lane) * 2 + k % 2] = round_one_to_bf16(value);
       }
     }
   });
 }
 
-// The same from f32 [k, n]: two rows lie side by side already.
+// Packs 16 rows at a time: words(row, k, left) holds the values of 16 words of a row from k on, of which `left` values
+// are inside; they are turned around, so that a word of each output lies side by side.
+template <int VALUES_IN_WORD, class Words, class Finish>
+static inline void pack_words(const Op& op, const Context& ctx, Words words, Finish finish) {
+  const View& packed = op.views[0];
+  constexpr int kStep = VALUES_IN_WORD * kLanes;
+  ctx.parallel(op, panels_of(packed.times), 2, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) {
+      Pair* to = reinterpret_cast<Pair*>(panel_to(packed, panel));
+      const int total = padded_depth(packed) / VALUES_IN_WORD;
+      for (int k = 0; k < packed.cols; k += kStep) {
+        PairVec block[kLanes];
+        for (int lane = 0; lane < kLanes; ++lane) {
+          const int64_t row = panel * kLanes + lane;
+          block[lane] = row < packed.times ? words(row, k, packed.cols - k) : splat(Pair{0});
+        }
+        transpose(block);
+        const int at = k / VALUES_IN_WORD, count = total - at < kLanes ? total - at : kLanes;
+        for (int word = 0; word < count; ++word) store(to + (at + word) * kLanes, finish(block[word]));
+      }
+    }
+  });
+}
+
+// f32 to packed_bf16, the case of every training step.
+static void pack_rounded(const Op& op, const Context& ctx) {
+  const View& source = op.views[1];
+  const auto words = [&](int64_t row, int k, int left) {
+    const float* from = source.f32(row) + k;
+    if (left >= 2 * kLanes) return pair_up(load(from), load(from + kLanes));
+    return pair_up(load_some(from, left < kLanes ? left : kLanes), left > kLanes ? load_some(from + kLanes, left - kLanes) : zero());
+  };
+  pack_words<2>(op, ctx, words, [](PairVec v) { return v; });
+}
+
+// Stored values to the same packed: bf16 to packed_bf16, e4m3 to packed_fp8.
+template <int VALUES_IN_WORD, class Finish>
+static void pack_copied(const Op& op, const Context& ctx, Finish finish) {
+  constexpr int kBytes = 4 / VALUES_IN_WORD;
+  const View& source = op.views[1];
+  const auto words = [&](int64_t row, int k, int left) {
+    const uint8_t* from = source.u8() + (row * source.stride + k) * kBytes;
+    Pair all[kLanes] = {};
+    memcpy(all, from, left * kBytes < static_cast<int>(sizeof all) ? left * kBytes : sizeof all);
+    return load(all);
+  };
+  pack_words<VALUES_IN_WORD>(op, ctx, words, finish);
+}
+
+// f32 [k, n] to packed_bf16: two rows lie side by side already.
 static void pack_columns(const Op& op, const Context& ctx) {
   const View &packed = op.views[0], &source = op.views[1];
   const int depth = packed.cols;
@@ -121,28 +151,30 @@ static void pack_columns(const Op& op, const Context& ctx) {
         const int lanes = packed.times - n < kLanes ? static_cast<int>(packed.times - n) : kLanes;
         const Vec even = load_up_to(source.f32(k) + n, lanes);
         const Vec odd = k + 1 < depth ? load_up_to(source.f32(k + 1) + n, lanes) : zero();
-        store(reinterpret_cast<Pair*>(packed.u8() + panel * panel_bytes(packed)) + k / 2 * kLanes, to_pairs(even, odd));
+        store(reinterpret_cast<Pair*>(panel_to(packed, panel)) + k / 2 * kLanes, to_pairs(even, odd));
       }
     }
   });
 }
 
-static bool is_training_pack(const View& packed, const View& source) {
+static bool is_rounded(const View& packed, const View& source) {
   return packed.dtype == DType::PackedBF16 && source.dtype == DType::F32 && reinterpret_cast<uintptr_t>(source.data) % 4 == 0;
 }
 
 // [packed n x k] <- [source n x k]
 static void pack(const Op& op, const Context& ctx) {
   const View &packed = op.views[0], &source = op.views[1];
-  if (is_training_pack(packed, source)) return pack_rows(op, ctx);
-  pack_panels(op, ctx, packed.times, packed.cols, [](int64_t n, int64_t k) { return Place{n, k}; });
+  if (is_rounded(packed, source)) return pack_rounded(op, ctx);
+  if (packed.dtype == DType::PackedBF16 && source.dtype == DType::BF16)
+    return pack_copied<2>(op, ctx, [](PairVec v) { return v; });
+  if (packed.dtype == DType::PackedFP8) return pack_copied<4>(op, ctx, quad_order);
+  pack_values(op, ctx, [](int64_t n, int64_t k) { return Place{n, k}; });
 }
 
 // [packed n x k] <- [source k x n]
 static void pack_transposed(const Op& op, const Context& ctx) {
-  const View &packed = op.views[0], &source = op.views[1];
-  if (is_training_pack(packed, source)) return pack_columns(op, ctx);
-  pack_panels(op, ctx, packed.times, packed.cols, [](int64_t n, int64_t k) { return Place{k, n}; });
+  if (is_rounded(op.views[0], op.views[1])) return pack_columns(op, ctx);
+  pack_values(op, ctx, [](int64_t n, int64_t k) { return Place{k, n}; });
 }
 
 #define PACK_KERNELS {"pack", pack}, {"pack_transposed", pack_transposed},

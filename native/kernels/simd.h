@@ -198,14 +198,50 @@ static inline PairVec to_pairs(Vec even, Vec odd) {
   const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
+static inline Vec even_floats(PairVec v) { return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)); }
+static inline Vec odd_floats(PairVec v) {
+  return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+}
 // 32 floats in order
 static inline PairVec pair_up(Vec first, Vec second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
 static inline PairVec zip_bf16(const uint16_t* even, const uint16_t* odd) {
   const auto widen = [](const uint16_t* p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); };
   return _mm512_or_si512(widen(even), _mm512_slli_epi32(widen(odd), 16));
 }
-#else
+#elif defined(FARTHING_avx2)
 constexpr bool kPairProducts = false;  // slower than products of floats; here so that the same code compiles
+struct PairVec {
+  __m256i lo, hi;
+};
+static inline PairVec load(const Pair* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 8))};
+}
+static inline void store(Pair* p, PairVec v) {
+  _mm256_storeu_si256((__m256i*)p, v.lo);
+  _mm256_storeu_si256((__m256i*)(p + 8), v.hi);
+}
+static inline PairVec splat(Pair x) { return {_mm256_set1_epi32(static_cast<int>(x)), _mm256_set1_epi32(static_cast<int>(x))}; }
+static inline __m256i zip_words(__m256i low, __m256i high) { return _mm256_or_si256(low, _mm256_slli_epi32(high, 16)); }
+static inline PairVec to_pairs(Vec even, Vec odd) {
+  return {zip_words(bf16_bits(even.lo), bf16_bits(odd.lo)), zip_words(bf16_bits(even.hi), bf16_bits(odd.hi))};
+}
+static inline PairVec pair_up(Vec first, Vec second) {
+  const auto pack = [](Vec v) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(bf16_bits(v.lo), bf16_bits(v.hi)), 0xd8); };
+  return {pack(first), pack(second)};
+}
+static inline PairVec zip_bf16(const uint16_t* even, const uint16_t* odd) {
+  const auto widen = [](const uint16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); };
+  return {zip_words(widen(even), widen(odd)), zip_words(widen(even + 8), widen(odd + 8))};
+}
+static inline Vec even_floats(PairVec v) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(v.lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(v.hi, 16))};
+}
+static inline Vec odd_floats(PairVec v) {
+  const __m256i top = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+  return {_mm256_castsi256_ps(_mm256_and_si256(v.lo, top)), _mm256_castsi256_ps(_mm256_and_si256(v.hi, top))};
+}
+#else
+constexpr bool kPairProducts = false;
 struct PairVec {
   uint32_t lane[kLanes];
 };
@@ -232,19 +268,29 @@ static inline PairVec to_pairs(Vec even, Vec odd) {
   return zip_bf16(low, high);
 }
 static inline PairVec pair_up(Vec first, Vec second) {
-  PairVec v;
-  auto* bits = reinterpret_cast<uint16_t*>(v.lane);
+  uint16_t bits[2 * kLanes];
   store_bf16(bits, first);
   store_bf16(bits + kLanes, second);
+  PairVec v;
+  memcpy(v.lane, bits, sizeof bits);
   return v;
 }
+static inline Vec even_floats(PairVec v) {
+  for (uint32_t& lane : v.lane) lane <<= 16;
+  Vec x;
+  memcpy(x.lane, v.lane, sizeof x.lane);
+  return x;
+}
+static inline Vec odd_floats(PairVec v) {
+  for (uint32_t& lane : v.lane) lane &= 0xffff0000u;
+  Vec x;
+  memcpy(x.lane, v.lane, sizeof x.lane);
+  return x;
+}
+#endif
+#if !defined(FARTHING_avx512)
 static inline Vec fma(PairVec a, PairVec b, Vec c) {
-  const auto half = [](PairVec v, bool odd) {
-    uint16_t bits[kLanes];
-    for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<uint16_t>(odd ? v.lane[i] >> 16 : v.lane[i]);
-    return load_bf16(bits);
-  };
-  return fma(half(a, false), half(b, false), fma(half(a, true), half(b, true), c));
+  return fma(even_floats(a), even_floats(b), fma(odd_floats(a), odd_floats(b), c));
 }
 #endif
 

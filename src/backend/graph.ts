@@ -113,9 +113,11 @@ export const ELEMENT_BYTES: Record<DType, number> = {
 };
 
 /**
- * Bytes of a matrix. Packed weights are padded to 16 outputs and to an even depth (native/kernels/pack.h).
+ * Bytes of a matrix. Packed weights are padded to 16 outputs and to a depth that is a multiple of 2, for FP8 of 4
+ * (native/kernels/pack.h).
  */
 export function storageBytes(dtype: DType, rows: number, cols: number): number {
   if (!dtype.startsWith('packed')) return rows * cols * ELEMENT_BYTES[dtype];
-  return Math.ceil(rows / 16) * 16 * Math.ceil(cols / 2) * 2 * ELEMENT_BYTES[dtype];
+  const step = dtype === 'packed_fp8' ? 4 : 2;
+  return Math.ceil(rows / 16) * 16 * Math.ceil(cols / step) * step * ELEMENT_BYTES[dtype];
 }
