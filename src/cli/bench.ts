@@ -15,30 +15,27 @@ interface Options extends Workload {
 }
 
 export function benchCommand(): Command {
-  return (
-    new Command('bench')
-      .description('Measure prefill and decode, beside the bounds of this machine.')
-      .addOption(modelOption())
-      .option('--prompt <n>', 'tokens of the prompt that is read', whole(0, 2 ** 24), 512)
-      .option('--decode <n>', 'tokens that each sequence writes', whole(0, 2 ** 24), 128)
-      .option('--depth <n>', 'tokens of context before them', whole(0, 2 ** 24), 0)
-      .option('--batch <n>', 'sequences that write together', whole(1, 1024), 1)
-      .option('--repeat <n>', 'times each is measured', whole(1, 1000), 5)
-      .addOption(computeOption())
-      .addOption(threadsOption())
-      .option('--json', 'print as JSON')
-      // What stands after `serve` is its own.
-      .enablePositionalOptions()
-      .addCommand(benchServeCommand())
-      .addHelpText(
-        'after',
-        examples(
-          'farthing bench --prompt 512 --decode 128',
-          'farthing bench --model ./v2-lite --depth 4096 --batch 16 --threads 4 --json',
-        ),
-      )
-      .action(run)
-  );
+  return new Command('bench')
+    .description('Measure prefill and decode, beside the bounds of this machine.')
+    .addOption(modelOption())
+    .option('--prompt <n>', 'tokens of the prompt that is read', whole(0, 2 ** 24), 512)
+    .option('--decode <n>', 'tokens that each sequence writes', whole(0, 2 ** 24), 128)
+    .option('--depth <n>', 'tokens of context before them', whole(0, 2 ** 24), 0)
+    .option('--batch <n>', 'sequences that write together', whole(1, 1024), 1)
+    .option('--repeat <n>', 'times each is measured', whole(1, 1000), 5)
+    .addOption(computeOption())
+    .addOption(threadsOption())
+    .option('--json', 'print as JSON')
+    .enablePositionalOptions()
+    .addCommand(benchServeCommand())
+    .addHelpText(
+      'after',
+      examples(
+        'farthing bench --prompt 512 --decode 128',
+        'farthing bench --model ./v2-lite --depth 4096 --batch 16 --threads 4 --json',
+      ),
+    )
+    .action(run);
 }
 
 async function run(options: Options): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import { beginningAtEnd } from './stop-strings.ts';
 
-export interface AnswerPart {
+interface AnswerPart {
   readonly reasoning: string;
   readonly content: string;
 }
