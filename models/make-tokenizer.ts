@@ -1,7 +1,8 @@
-/** Trains the built-in model's tokenizer on its corpus: `npx tsx models/make-tokenizer.ts` */
-import { mkdir, writeFile } from 'node:fs/promises';
+/** Trains the built-in model's tokenizer on its corpus: `npx tsx models/make-tokenizer.ts [FOLDER]` */
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { tokenizerFiles, trainBpe } from '../src/train/bpe.ts';
+import { writeTokenizer } from '../src/tokenizer/write-tokenizer.ts';
+import { SPLIT_PATTERN, trainBpe } from '../src/train/bpe.ts';
 import { arithmeticChat, COLLECTIONS, type Collection, collection, here, isHeldOut } from './builtin-data.ts';
 
 const VOCABULARY = 4096;
@@ -28,17 +29,17 @@ async function* texts() {
 const all: string[] = [];
 for await (const text of texts()) all.push(text);
 const bpe = trainBpe(all, VOCABULARY, SPECIALS);
-const files = tokenizerFiles(bpe, SPECIALS, {
+const folder = process.argv[2] ?? path.join(here, 'farthing-tiny');
+await mkdir(folder, { recursive: true });
+await writeTokenizer(folder, {
+  ...bpe,
+  splitPattern: SPLIT_PATTERN,
+  specials: SPECIALS,
+  shown: ['<think>', '</think>'],
   bos: '<|bos|>',
   eos: '<|eos|>',
   pad: '<|pad|>',
   chatTemplate: CHAT_TEMPLATE,
   maxLength: 1024,
-  shown: ['<think>', '</think>'],
 });
-const folder = path.join(here, 'farthing-tiny');
-await mkdir(folder, { recursive: true });
-for (const [name, content] of Object.entries(files)) {
-  await writeFile(path.join(folder, name), `${JSON.stringify(content, null, 1)}\n`);
-}
 console.log(`${bpe.vocabulary.length} tokens, ${bpe.merges.length} merges in ${folder}`);

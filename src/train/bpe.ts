@@ -1,9 +1,10 @@
 /**
- * Training a byte-level byte-pair tokenizer (Sennrich et al. 2016; byte alphabet of GPT-2) and saving it as the
- * standard tokenizer.json. Digits stand alone, so that numbers are read and written digit by digit.
+ * Training a byte-level byte-pair tokenizer (Sennrich et al. 2016, with the byte alphabet of GPT-2). Digits stand
+ * alone, so that numbers are read and written digit by digit.
  */
+import { BYTE_CHARACTERS } from '../tokenizer/byte-alphabet.ts';
 
-/** Words with an optional leading space, single digits, runs of signs, runs of space. */
+/** Words with an optional leading space, single digits, runs of signs, runs of space; merges stay within one. */
 export const SPLIT_PATTERN = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 export interface Bpe {
@@ -18,54 +19,52 @@ export interface Bpe {
  * @param texts an iterable that is read once
  */
 export function trainBpe(texts: Iterable<string>, size: number, specials: readonly string[]): Bpe {
-  const alphabet = byteAlphabet();
-  const smallest = specials.length + alphabet.length;
+  const smallest = specials.length + BYTE_CHARACTERS.length;
   if (size < smallest)
     throw new RangeError(`a vocabulary of ${size}, expected at least ${smallest} (bytes and special tokens)`);
-  const vocabulary = [...specials, ...[...alphabet].sort()];
+  const vocabulary = [...specials, ...[...BYTE_CHARACTERS].sort()];
   const idOf = new Map(vocabulary.map((token, id) => [token, id]));
+  const idOfByte = BYTE_CHARACTERS.map((character) => idOf.get(character)!);
   const words = countWords(texts).map(([word, count]) => ({
-    ids: Array.from(Buffer.from(word, 'utf8'), (byte) => idOf.get(alphabet[byte]!)!),
+    ids: Array.from(Buffer.from(word, 'utf8'), (byte) => idOfByte[byte]!),
     count,
   }));
-
-  const pairs = new Map<number, { count: number; words: Set<number> }>();
-  const key = (a: number, b: number) => a * 2 ** 24 + b;
-  const change = (a: number, b: number, by: number, word: number) => {
-    const pair = pairs.get(key(a, b)) ?? { count: 0, words: new Set() };
-    pair.count += by;
-    if (by > 0) pair.words.add(word);
-    if (pair.count > 0) pairs.set(key(a, b), pair);
-    else pairs.delete(key(a, b));
-  };
-  const countPairs = (word: number, sign: 1 | -1) => {
-    const { ids, count } = words[word]!;
-    for (let i = 0; i + 1 < ids.length; i++) change(ids[i]!, ids[i + 1]!, sign * count, word);
-  };
-  for (let word = 0; word < words.length; word++) countPairs(word, 1);
+  const pairs = countPairs(words);
 
   const merges: [string, string][] = [];
   while (vocabulary.length < size) {
-    let best = -1;
-    let most = 1;
-    for (const [pair, { count }] of pairs) {
-      if (count > most || (count === most && best >= 0 && pair < best)) [best, most] = [pair, count];
+    const best = pairs.takeMostFrequent();
+    if (!best) break;
+    const { a, b } = best;
+    const [left, right] = [vocabulary[a]!, vocabulary[b]!];
+    merges.push([left, right]);
+    // The same token can come about in two ways (ab+c, a+bc); it keeps its first id.
+    const merged = idOf.get(left + right) ?? vocabulary.length;
+    if (merged === vocabulary.length) {
+      vocabulary.push(left + right);
+      idOf.set(left + right, merged);
     }
-    if (best < 0) break;
-    const [a, b] = [Math.floor(best / 2 ** 24), best % 2 ** 24];
-    const merged = vocabulary.length;
-    merges.push([vocabulary[a]!, vocabulary[b]!]);
-    vocabulary.push(vocabulary[a]! + vocabulary[b]!);
-    for (const word of [...pairs.get(best)!.words]) {
-      countPairs(word, -1);
-      words[word]!.ids = mergePair(words[word]!.ids, a, b, merged);
-      countPairs(word, 1);
+    for (const word of best.words) {
+      const { ids, count } = words[word]!;
+      pairs.change(ids, -count, word);
+      words[word]!.ids = mergePair(ids, a, b, merged);
+      pairs.change(words[word]!.ids, count, word);
     }
+    pairs.settle();
   }
   return { vocabulary, merges };
 }
 
-function mergePair(ids: number[], a: number, b: number, merged: number): number[] {
+function countWords(texts: Iterable<string>): [string, number][] {
+  const split = new RegExp(SPLIT_PATTERN, 'gu');
+  const counts = new Map<string, number>();
+  for (const text of texts) {
+    for (const [word] of text.matchAll(split)) counts.set(word, (counts.get(word) ?? 0) + 1);
+  }
+  return [...counts];
+}
+
+function mergePair(ids: readonly number[], a: number, b: number, merged: number): number[] {
   const out: number[] = [];
   for (let i = 0; i < ids.length; i++) {
     if (ids[i] === a && ids[i + 1] === b) {
@@ -78,94 +77,96 @@ function mergePair(ids: number[], a: number, b: number, merged: number): number[
   return out;
 }
 
-function countWords(texts: Iterable<string>): [string, number][] {
-  const split = new RegExp(SPLIT_PATTERN, 'gu');
-  const counts = new Map<string, number>();
-  for (const text of texts) {
-    for (const [word] of text.matchAll(split)) counts.set(word, (counts.get(word) ?? 0) + 1);
+interface Pair {
+  readonly a: number;
+  readonly b: number;
+  count: number;
+  /** Words that have or had the pair. */
+  readonly words: Set<number>;
+}
+
+/** Ids stay below this, so that a pair's key orders as the pair does. */
+const MOST_TOKENS = 2 ** 24;
+
+/**
+ * How often each pair of neighbours occurs. A heap orders the pairs by the count they had when pushed; whoever rises
+ * is pushed again, whoever has fallen since is pushed back when it comes up, so the top is always right.
+ */
+function countPairs(words: readonly { ids: readonly number[]; count: number }[]) {
+  const pairs = new Map<number, Pair>();
+  const heap: { pair: Pair; count: number }[] = [];
+  const risen = new Set<Pair>();
+
+  function change(ids: readonly number[], by: number, word: number): void {
+    for (let i = 0; i + 1 < ids.length; i++) {
+      const [a, b] = [ids[i]!, ids[i + 1]!];
+      const key = a * MOST_TOKENS + b;
+      let pair = pairs.get(key);
+      if (!pair) {
+        pair = { a, b, count: 0, words: new Set() };
+        pairs.set(key, pair);
+      }
+      pair.count += by;
+      if (by > 0) {
+        pair.words.add(word);
+        risen.add(pair);
+      }
+    }
   }
-  return [...counts];
-}
 
-/** GPT-2's printable stand-in for each byte: itself where it is a visible Latin-1 character, else 256 and up. */
-export function byteAlphabet(): string[] {
-  let next = 256;
-  return Array.from({ length: 256 }, (_, byte) => {
-    const visible = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    return String.fromCodePoint(visible ? byte : next++);
+  function settle(): void {
+    for (const pair of risen) {
+      if (pair.count > 1) push(heap, { pair, count: pair.count });
+    }
+    risen.clear();
+  }
+
+  function takeMostFrequent(): Pair | null {
+    for (let top = pop(heap); top; top = pop(heap)) {
+      const { pair, count } = top;
+      if (pair.count === count) return pair;
+      if (pair.count < count && pair.count > 1) push(heap, { pair, count: pair.count });
+    }
+    return null;
+  }
+
+  words.forEach(({ ids, count }, word) => {
+    change(ids, count, word);
   });
+  settle();
+  return { change, settle, takeMostFrequent };
 }
 
-export interface TokenizerNames {
-  readonly bos: string;
-  readonly eos: string;
-  readonly pad: string;
-  /** Jinja source of the chat template. */
-  readonly chatTemplate: string;
-  readonly maxLength: number;
-  /** Special tokens that are part of the text a user sees (`<think>`), so decoding keeps them. */
-  readonly shown: readonly string[];
+type Entry = { readonly pair: Pair; readonly count: number };
+
+const before = (x: Entry, y: Entry) =>
+  x.count > y.count || (x.count === y.count && (x.pair.a < y.pair.a || (x.pair.a === y.pair.a && x.pair.b < y.pair.b)));
+
+function push(heap: Entry[], entry: Entry): void {
+  let at = heap.length;
+  heap.push(entry);
+  while (at > 0) {
+    const parent = (at - 1) >> 1;
+    if (!before(entry, heap[parent]!)) break;
+    heap[at] = heap[parent]!;
+    at = parent;
+  }
+  heap[at] = entry;
 }
 
-/** The two files that Hugging Face tokenizers read: tokenizer.json and tokenizer_config.json. */
-export function tokenizerFiles(bpe: Bpe, specials: readonly string[], names: TokenizerNames) {
-  const idOf = new Map(bpe.vocabulary.map((token, id) => [token, id]));
-  const bosId = idOf.get(names.bos)!;
-  const tokenizer = {
-    version: '1.0',
-    truncation: null,
-    padding: null,
-    added_tokens: specials.map((content) => ({
-      id: idOf.get(content)!,
-      content,
-      single_word: false,
-      lstrip: false,
-      rstrip: false,
-      normalized: false,
-      special: !names.shown.includes(content),
-    })),
-    normalizer: null,
-    pre_tokenizer: {
-      type: 'Sequence',
-      pretokenizers: [
-        { type: 'Split', pattern: { Regex: SPLIT_PATTERN }, behavior: 'Isolated', invert: false },
-        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
-      ],
-    },
-    post_processor: {
-      type: 'TemplateProcessing',
-      single: [{ SpecialToken: { id: names.bos, type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
-      pair: [
-        { SpecialToken: { id: names.bos, type_id: 0 } },
-        { Sequence: { id: 'A', type_id: 0 } },
-        { Sequence: { id: 'B', type_id: 0 } },
-      ],
-      special_tokens: { [names.bos]: { id: names.bos, ids: [bosId], tokens: [names.bos] } },
-    },
-    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
-    model: {
-      type: 'BPE',
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      ignore_merges: false,
-      vocab: Object.fromEntries(idOf),
-      merges: bpe.merges.map(([a, b]) => `${a} ${b}`),
-    },
-  };
-  const config = {
-    add_bos_token: true,
-    add_eos_token: false,
-    bos_token: names.bos,
-    eos_token: names.eos,
-    pad_token: names.pad,
-    clean_up_tokenization_spaces: false,
-    model_max_length: names.maxLength,
-    tokenizer_class: 'PreTrainedTokenizerFast',
-    chat_template: names.chatTemplate,
-  };
-  return { 'tokenizer.json': tokenizer, 'tokenizer_config.json': config };
+function pop(heap: Entry[]): Entry | undefined {
+  const top = heap[0];
+  const last = heap.pop();
+  if (heap.length === 0 || !last) return top;
+  let at = 0;
+  for (;;) {
+    let child = 2 * at + 1;
+    if (child >= heap.length) break;
+    if (child + 1 < heap.length && before(heap[child + 1]!, heap[child]!)) child++;
+    if (!before(heap[child]!, last)) break;
+    heap[at] = heap[child]!;
+    at = child;
+  }
+  heap[at] = last;
+  return top;
 }
