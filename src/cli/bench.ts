@@ -43,18 +43,23 @@ async function run(options: Options): Promise<void> {
   const { openCheckpoint } = await import('../model/checkpoint.ts');
   const { measure } = await import('../engine/measure.ts');
   const { bytesPerToken } = await import('../engine/step-bytes.ts');
+  const { measureReadBandwidth } = await import('../engine/machine-bounds.ts');
   const native = await import('../backend/native.ts');
   if (options.threads !== undefined) native.setThreads(options.threads);
   const { compute, depth, batch, decode } = options;
   const measured = await measure(await openModel(options.model, { compute }), options);
   const checkpoint = await openCheckpoint(options.model);
   const read = bytesPerToken(checkpoint, compute, { depth: depth + decode / 2, batch });
+  const peakBytes = native.peakBytes();
+  const bandwidth = await measureReadBandwidth();
+  const readBytesPerSecond = measured.decode.tokensPerSecond.median * (read.weights + read.cache);
   const report = {
     ...measured,
     memory: {
-      peakBytes: native.peakBytes(),
+      peakBytes,
       bytesReadPerToken: { weights: Math.round(read.weights), cache: Math.round(read.cache) },
-      readBytesPerSecond: Math.round(measured.decode.tokensPerSecond.median * (read.weights + read.cache)),
+      readBytesPerSecond: Math.round(readBytesPerSecond),
+      shareOfBandwidth: readBytesPerSecond / bandwidth,
     },
     machine: {
       processor: os.cpus()[0]?.model.trim() ?? 'unknown',
@@ -62,6 +67,7 @@ async function run(options: Options): Promise<void> {
       threads: native.threads(),
       instructionSet: native.instructionSet,
       memoryBytes: os.totalmem(),
+      readBytesPerSecond: Math.round(bandwidth),
       node: process.version,
     },
   };
@@ -73,12 +79,14 @@ interface Report extends Measurement {
     readonly peakBytes: number;
     readonly bytesReadPerToken: { readonly weights: number; readonly cache: number };
     readonly readBytesPerSecond: number;
+    readonly shareOfBandwidth: number;
   };
   readonly machine: {
     readonly processor: string;
     readonly cores: number;
     readonly threads: number;
     readonly instructionSet: string;
+    readonly readBytesPerSecond: number;
   };
 }
 
@@ -96,7 +104,11 @@ function describe({ prefill, decode, memory, machine }: Report): string {
       ? [['  per sequence', perSecond(decode.tokensPerSecond, decode.batch)] as [string, string]]
       : []),
     ['read per token', `${bytes(weights)} of weights, ${bytes(cache)} of cache`],
-    ['memory read', `${bytes(memory.readBytesPerSecond)}/s while decoding`],
+    [
+      'memory read',
+      `${bytes(memory.readBytesPerSecond)}/s while decoding, ${(memory.shareOfBandwidth * 100).toFixed(0)} % of the ` +
+        `${bytes(machine.readBytesPerSecond)}/s measured here (a model that fits the caches can pass 100 %)`,
+    ],
     ['peak memory', bytes(memory.peakBytes)],
   ];
   return lines.map(([name, value]) => `${name.padEnd(17)}${value}`).join('\n');

@@ -109,8 +109,8 @@ test('bench prints the measured rates as JSON', async () => {
   expect(JSON.parse(stdout)).toMatchObject({
     prefill: { tokens: 32, tokensPerSecond: rate },
     decode: { tokens: 8, depth: 16, batch: 2, tokensPerSecond: rate },
-    memory: { peakBytes: expect.any(Number) },
-    machine: { threads: 2 },
+    memory: { peakBytes: expect.any(Number), shareOfBandwidth: expect.any(Number) },
+    machine: { threads: 2, readBytesPerSecond: expect.any(Number) },
   });
 });
 
