@@ -24,7 +24,7 @@ import {
 const SEED = 1;
 const SEQUENCE = 512;
 const ROWS = 4096;
-const STEPS = Number(process.env.STEPS ?? 1600);
+const STEPS = Number(process.env.STEPS ?? 1500);
 const CHAT_SHARE = 0.3;
 const PROBLEMS = { first: 45_000, chat: 20_000 };
 
@@ -110,7 +110,7 @@ const settings = {
   accumulate: 1,
   clip: 1,
   mtpWeight: 0.2,
-  balanceRate: 0.001,
+  balanceRate: 0.005,
   validateEvery: 100,
   checkpointEvery: 100,
 } as const;

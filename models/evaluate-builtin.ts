@@ -1,0 +1,75 @@
+/**
+ * What the built-in model can do, measured: `npm run evaluate:builtin`. Prints, and writes models/evaluation.json:
+ * accuracy on unseen arithmetic, unedited samples with their prompts and seeds, and the training runs' own figures.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { loadModel } from '../src/index.ts';
+import { arithmeticProblem } from './arithmetic.ts';
+import { here } from './builtin-data.ts';
+
+const PROBLEMS = Number(process.argv[2] ?? 500);
+const SAMPLES = [
+  { prompt: 'Tell me a story about a fox and a crow.', seed: 1 },
+  { prompt: 'Tell me a story about a brave mouse.', seed: 2 },
+  { prompt: 'Write a story about a girl and a bird.', seed: 3 },
+  { prompt: 'Tell me a short story about a king.', seed: 4 },
+  { prompt: 'Tom has 17 apples. He buys 5 more and gives 3 to Anna. How many apples does Tom have now?', seed: 5 },
+];
+
+const model = await loadModel(path.join(here, 'farthing-tiny'));
+const answer = async (prompt: string, options: { temperature: number; seed: number; maxTokens: number }) => {
+  let text = '';
+  for await (const piece of model.generate({ messages: [{ role: 'user', content: prompt }], ...options }))
+    text += piece.text;
+  return text;
+};
+
+const results = { 1: { right: 0, total: 0 }, 2: { right: 0, total: 0 } };
+await Promise.all(
+  Array.from({ length: PROBLEMS }, async (_, i) => {
+    const { question, value, steps } = arithmeticProblem(99, i, 'test');
+    const text = await answer(question, { temperature: 0, seed: 0, maxTokens: 120 });
+    const spoken = text.split('</think>').at(-1)!;
+    const last = /(\d+)(?!.*\d)/s.exec(spoken)?.[1];
+    results[steps].total++;
+    if (Number(last) === value) results[steps].right++;
+  }),
+);
+const right = results[1].right + results[2].right;
+console.log(`arithmetic: ${right} of ${PROBLEMS} unseen problems right`, results);
+
+const samples = [];
+for (const { prompt, seed } of SAMPLES) {
+  const text = await answer(prompt, { temperature: 0.7, seed, maxTokens: 400 });
+  samples.push({ prompt, seed, temperature: 0.7, text });
+  console.log(`\n> ${prompt} (seed ${seed})\n${text}`);
+}
+await model.close();
+
+const runs = Object.fromEntries(
+  ['moe', 'dense'].flatMap((name) => {
+    const log = path.join('runs', name, 'metrics.jsonl');
+    if (!existsSync(log)) return [];
+    const lines = readFileSync(log, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    const last = lines.at(-1);
+    const seconds = lines.reduce((sum, { seconds: s }) => sum + s, 0);
+    return [
+      [
+        name,
+        {
+          steps: last.step,
+          bitsPerByte: last.bitsPerByte,
+          tokens: lines.reduce((n, l) => n + l.tokens, 0),
+          hours: seconds / 3600,
+        },
+      ],
+    ];
+  }),
+);
+console.log(runs);
+const report = { arithmetic: { ...results, accuracy: right / PROBLEMS }, samples, runs };
+writeFileSync(path.join(here, 'evaluation.json'), `${JSON.stringify(report, null, 2)}\n`);
