@@ -19,13 +19,6 @@ export function bytesOfToken(token: string): Uint8Array | null {
   return bytes;
 }
 
-/** Bytes in the characters of the alphabet. */
-export function tokenOfBytes(bytes: Uint8Array): string {
-  let token = '';
-  for (const byte of bytes) token += BYTE_CHARACTERS[byte];
-  return token;
-}
-
 function byteCharacters(): string[] {
   let next = 0x100;
   return Array.from({ length: 256 }, (_, byte) => {

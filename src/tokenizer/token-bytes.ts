@@ -14,7 +14,7 @@ export interface TokenBytes {
 }
 
 /** @throws TokenizerError when the decoder is of neither kind */
-export function tokenBytes({ model, added_tokens, decoder }: TokenizerFile, folder: string): TokenBytes {
+export function tokenBytes({ vocabulary, added_tokens, decoder }: TokenizerFile, folder: string): TokenBytes {
   const stages = decoder?.type === 'Sequence' && Array.isArray(decoder.decoders) ? decoder.decoders : [decoder];
   const kinds = stages.map((stage) => stage?.type);
   const byteLevel = kinds.includes('ByteLevel');
@@ -29,7 +29,7 @@ export function tokenBytes({ model, added_tokens, decoder }: TokenizerFile, fold
   const spaced = (token: string) => (byteLevel ? token : token.replaceAll('\u2581', ' '));
 
   const bytes: (Uint8Array | undefined)[] = [];
-  for (const [token, id] of Object.entries(model.vocab)) bytes[id] = ofToken(token);
+  for (const [token, id] of vocabulary) bytes[id] = ofToken(token);
   for (const { content, id } of added_tokens) bytes[id] = utf8.encode(content);
   const strips = stages.some((stage) => stage?.type === 'Strip' && stage.content === ' ' && stage.start > 0);
   return { bytes, dropsFirstSpace: strips || kinds.includes('Metaspace') };

@@ -15,6 +15,8 @@ const text = z.string('expected a string');
 const tokenId = z.int('expected a token id').min(0, 'expected a token id');
 const stage = z.looseObject({ type: text }, 'expected an object with a "type"').nullish();
 
+const unused = z.literal('', 'expected none: tokenizers that mark the ends of words are not supported').nullish();
+
 const tokenizerFields = z.looseObject({
   added_tokens: z
     .array(
@@ -25,7 +27,10 @@ const tokenizerFields = z.looseObject({
   pre_tokenizer: stage,
   post_processor: stage,
   decoder: stage,
-  model: z.looseObject({ type: text.nullish() }, 'expected an object'),
+  model: z.looseObject(
+    { type: text.nullish(), continuing_subword_prefix: unused, end_of_word_suffix: unused },
+    'expected an object',
+  ),
 });
 
 const specialToken = z.union([text, z.looseObject({ content: text })], 'expected a token').nullish();
@@ -44,7 +49,10 @@ const configFields = z.looseObject({
 });
 
 export interface TokenizerFile extends z.infer<typeof tokenizerFields> {
-  readonly model: { readonly type?: string | null | undefined; readonly vocab: Readonly<Record<string, number>> };
+  /** Id of every token but the added ones. */
+  readonly vocabulary: ReadonlyMap<string, number>;
+  /** [merges, 3] by rank: ids of the left token, the right one, and of what they make. */
+  readonly mergeIds: Int32Array;
 }
 
 export type TokenizerConfig = z.infer<typeof configFields>;
@@ -58,10 +66,8 @@ export async function readTokenizerFile(folder: string): Promise<TokenizerFile |
   const { type, vocab, merges } = fields.model;
   if ((type ?? 'BPE') !== 'BPE')
     throw new TokenizerError(`${file}: "model.type": expected "BPE", found ${shown(type)}`);
-  checkVocabulary(file, vocab);
-  checkMerges(file, vocab, merges);
-  checkIds(file, vocab, fields.added_tokens);
-  return { ...fields, model: { ...fields.model, vocab } };
+  const vocabulary = readVocabulary(file, vocab, fields.added_tokens);
+  return { ...fields, vocabulary, mergeIds: readMerges(file, vocabulary, merges) };
 }
 
 /** The folder's tokenizer_config.json; no fields where there is no file. @throws TokenizerError as above */
@@ -101,48 +107,53 @@ function parse<T>(schema: z.ZodType<T>, file: string, json: unknown): T {
   throw new TokenizerError(`${file}: "${field.join('.')}": ${message}, found ${shown(found)}`);
 }
 
-/** By hand: a hundred thousand entries are too many for a schema. */
-function checkVocabulary(file: string, vocab: unknown): asserts vocab is Record<string, number> {
+/**
+ * By hand: a hundred thousand entries are too many for a schema. No two tokens share an id, and ids leave no gaps that
+ * would make tables of them absurdly large.
+ */
+function readVocabulary(
+  file: string,
+  vocab: unknown,
+  added: readonly { content: string; id: number }[],
+): Map<string, number> {
   if (typeof vocab !== 'object' || vocab === null || Array.isArray(vocab)) {
     throw new TokenizerError(`${file}: "model.vocab": expected an object from token to id, found ${shown(vocab)}`);
   }
-  for (const [token, id] of Object.entries(vocab)) {
+  const vocabulary = new Map(Object.entries(vocab));
+  const most = 8 * (vocabulary.size + added.length) + 1024;
+  const owner: string[] = [];
+  const claim = (token: string, id: number) => {
+    if (id > most) throw new TokenizerError(`${file}: id ${id} of ${shown(token)}, expected at most ${most}`);
+    if (owner[id] !== undefined && owner[id] !== token) {
+      throw new TokenizerError(`${file}: id ${id} belongs to both ${shown(owner[id])} and ${shown(token)}`);
+    }
+    owner[id] = token;
+  };
+  for (const [token, id] of vocabulary) {
     if (!Number.isInteger(id) || id < 0) {
       throw new TokenizerError(`${file}: "model.vocab": expected a token id for ${shown(token)}, found ${shown(id)}`);
     }
+    claim(token, id);
   }
+  for (const { content, id } of added) claim(content, id);
+  return vocabulary;
 }
 
 /** Each merge is of two tokens of the vocabulary that make a third. */
-function checkMerges(file: string, vocab: Readonly<Record<string, number>>, merges: unknown): void {
+function readMerges(file: string, vocabulary: ReadonlyMap<string, number>, merges: unknown): Int32Array {
   if (!Array.isArray(merges)) {
     throw new TokenizerError(`${file}: "model.merges": expected a list of merges, found ${shown(merges)}`);
   }
-  for (const [i, merge] of merges.entries()) {
+  const mergeIds = new Int32Array(3 * merges.length);
+  for (const [rank, merge] of merges.entries()) {
     const [left, right] = typeof merge === 'string' ? merge.split(' ', 2) : Array.isArray(merge) ? merge : [];
-    if (!Object.hasOwn(vocab, left) || !Object.hasOwn(vocab, right) || !Object.hasOwn(vocab, left + right)) {
+    const ids = [left, right, left + right].map((token) => vocabulary.get(token));
+    if (ids.includes(undefined)) {
       throw new TokenizerError(
-        `${file}: "model.merges.${i}": expected two tokens of the vocabulary that make a third, found ${shown(merge)}`,
+        `${file}: "model.merges.${rank}": expected two tokens of the vocabulary that make a third, found ${shown(merge)}`,
       );
     }
+    mergeIds.set(ids as number[], 3 * rank);
   }
-}
-
-/** No two tokens share an id, and ids leave no gaps that would make tables of them absurdly large. */
-function checkIds(
-  file: string,
-  vocab: Readonly<Record<string, number>>,
-  added: readonly { content: string; id: number }[],
-): void {
-  const owner = new Map<number, string>();
-  const most = 8 * (Object.keys(vocab).length + added.length) + 1024;
-  const tokens = [...Object.entries(vocab), ...added.map(({ content, id }) => [content, id] as const)];
-  for (const [token, id] of tokens) {
-    const other = owner.get(id);
-    if (other !== undefined && other !== token) {
-      throw new TokenizerError(`${file}: id ${id} belongs to both ${shown(other)} and ${shown(token)}`);
-    }
-    if (id > most) throw new TokenizerError(`${file}: id ${id} of ${shown(token)}, expected at most ${most}`);
-    owner.set(id, token);
-  }
+  return mergeIds;
 }

@@ -1,8 +1,9 @@
 /**
- * Text to token ids and back, by the `tokenizer.json` of a checkpoint folder. Encoding is the library's; decoding is
- * a table from id to bytes, so that a stream can be decoded token by token and gives exactly what all at once gives.
+ * Text to token ids and back, by the `tokenizer.json` of a checkpoint folder. Normalising and splitting are the
+ * library's; decoding is a table from id to bytes, so that a stream gives exactly what decoding all at once gives.
  */
-import { Tokenizer as Library } from '@huggingface/tokenizers';
+import { Tokenizer as Tokenizers } from '@huggingface/tokenizers';
+import { createPairMerger } from './pair-merger.ts';
 import { tokenBytes } from './token-bytes.ts';
 import {
   contentOf,
@@ -10,6 +11,7 @@ import {
   readTokenizerFile,
   type TokenizerConfig,
   TokenizerError,
+  type TokenizerFile,
 } from './tokenizer-file.ts';
 
 export interface Tokenizer {
@@ -107,17 +109,26 @@ export function createTextStream(tokenizer: Tokenizer, options: DecodeOptions = 
   };
 }
 
-function openLibrary(folder: string, file: object): Library {
+/** What is used of the library; its own types do not resolve under Node's rules. */
+interface Library {
+  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
+  token_to_id(token: string): number | undefined;
+  readonly post_processor: {
+    post_process(tokens: string[], pair: null, special: boolean): { tokens: string[] };
+  } | null;
+  readonly model: { bpe(word: string): string[] };
+}
+
+/** The library with every stage of the file but the merging of pairs, which is ours. */
+function openLibrary(folder: string, file: TokenizerFile): Library {
+  const stages = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
   try {
-    return new Library(withEveryStage(file), {});
+    const library: Library = new Tokenizers({ ...stages, ...file, model: { ...file.model, merges: [] } }, {});
+    library.model.bpe = createPairMerger(file.vocabulary, file.mergeIds);
+    return library;
   } catch (cause) {
     throw new TokenizerError(`${folder}/tokenizer.json: ${(cause as Error).message}`, { cause });
   }
-}
-
-/** The library wants every stage named, if only as null. */
-function withEveryStage(file: object): object {
-  return { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...file };
 }
 
 /**

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { createGunzip } from 'node:zlib';
 import { z } from 'zod';
+import { FormatError } from '../numerics/format-error.ts';
 
 export interface CorpusDocument {
   readonly title: string;
@@ -12,7 +13,7 @@ export interface CorpusDocument {
   readonly text: string;
 }
 
-export class CorpusError extends Error {
+class CorpusError extends FormatError {
   override name = 'CorpusError';
 }
 

@@ -136,6 +136,7 @@ test.each<[string, Record<string, string>, RegExp]>([
   ['a file that is not JSON', { 'tokenizer.json': '{"model":' }, /tokenizer\.json: not JSON/],
   ['no model', { 'tokenizer.json': '{}' }, /"model": expected an object, found missing/],
   ['another kind of model', model({ type: 'Unigram' }), /"model.type": expected "BPE", found "Unigram"/],
+  ['marks at the ends of words', model({ end_of_word_suffix: '</w>' }), /"model.end_of_word_suffix": .* found "<\/w>"/],
   ['a vocabulary that is a list', model({ vocab: [] }), /"model.vocab": expected an object from token to id/],
   ['an id that is no number', model({ vocab: { a: 'x' } }), /expected a token id for "a", found "x"/],
   ['two tokens of one id', model({ vocab: { a: 0, b: 1, ab: 2, c: 2 } }), /id 2 belongs to both "ab" and "c"/],
