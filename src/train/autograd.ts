@@ -32,13 +32,14 @@ export interface Backward {
  * Appends to `graph` the gradient of Σ seeds · written with respect to `parameters`.
  * @param seeds f32 tensors of the same shape as the written tensors they belong to (losses)
  * @param parameters by the storage that ops read: packed matrices, vectors, tables
+ * @returns where the gradient of any tensor of the graph ends up, or null for one that has none
  * @throws Error naming the kernel when an op on the way has no rule
  */
 export function differentiate(
   graph: Graph,
   seeds: ReadonlyMap<Tensor, Tensor>,
   parameters: ReadonlyMap<Storage, ParameterGradient>,
-): void {
+): (tensor: Tensor) => Tensor | null {
   const forward = [...graph.ops];
   const gradients = new Map<Storage, Tensor>();
   for (const [tensor, seed] of seeds) gradients.set(tensor.storage, seed);
@@ -93,4 +94,5 @@ export function differentiate(
     if (!rule) throw new Error(`the operation "${op.kernel}" has no gradient`);
     rule(op, backward);
   }
+  return backward.arrived;
 }
