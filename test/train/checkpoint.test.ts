@@ -1,0 +1,87 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { afterAll, expect, test } from 'vitest';
+import { openModel } from '../../src/model/load.ts';
+import { createRunner } from '../../src/model/runner.ts';
+import { fingerprint, tinyConfig, tinyRun } from './tiny-run.ts';
+
+const STEPS = 12;
+const folder = mkdtempSync(path.join(os.tmpdir(), 'train-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const program = path.join(import.meta.dirname, 'tiny-run.ts');
+const start = (checkpoints: string, out: string, environment: NodeJS.ProcessEnv = {}): ChildProcess =>
+  spawn('node', ['--import', 'tsx', program, String(STEPS), checkpoints, out], {
+    env: { ...process.env, ...environment },
+    stdio: 'inherit',
+  });
+const ended = (child: ChildProcess) =>
+  new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
+
+/** Checkpoints that are being written, or were when the process died. */
+const partsIn = (checkpoints: string) =>
+  existsSync(checkpoints) ? readdirSync(checkpoints).filter((name) => name.endsWith('.part')).length : 0;
+
+const uninterrupted = tinyRun(STEPS, null);
+
+test('the loss falls, and experts share the work', async () => {
+  const { losses } = await uninterrupted;
+  expect(losses.at(-1)!).toBeLessThan(losses[0]! - 0.3);
+});
+
+test('a run that is killed while it writes checkpoints ends with the weights of one that was not, bit for bit', async () => {
+  const checkpoints = path.join(folder, 'killed');
+  const out = path.join(folder, 'killed.txt');
+  let torn = 0;
+  for (let life = 1; life <= 4; life++) {
+    const child = start(checkpoints, out);
+    const exit = ended(child);
+    const watch = setInterval(() => {
+      if (partsIn(checkpoints) > 0 && Math.random() < 0.3) child.kill('SIGKILL');
+    }, 1);
+    await exit;
+    clearInterval(watch);
+    torn += partsIn(checkpoints);
+  }
+  expect(torn).toBeGreaterThan(0);
+  expect(await ended(start(checkpoints, out))).toBe(0);
+  expect(readFileSync(out, 'utf8')).toBe(fingerprint((await uninterrupted).parameters));
+});
+
+test('the number of threads changes no bit of a trained weight', async () => {
+  const prints = await Promise.all(
+    ['1', '3'].map(async (threads) => {
+      const out = path.join(folder, `threads-${threads}.txt`);
+      expect(await ended(start('none', out, { FARTHING_THREADS: threads }))).toBe(0);
+      return readFileSync(out, 'utf8');
+    }),
+  );
+  expect(prints).toEqual([
+    fingerprint((await uninterrupted).parameters),
+    fingerprint((await uninterrupted).parameters),
+  ]);
+});
+
+test('a checkpoint is a model folder that loads and answers', async () => {
+  const checkpoints = path.join(folder, 'loads');
+  await tinyRun(2, checkpoints);
+  const names = readdirSync(checkpoints);
+  expect(names).toEqual(['step-00000001', 'step-00000002']);
+  const model = await openModel(path.join(checkpoints, names.at(-1)!));
+  const limits = { tokens: 8, logits: 8, sequences: 1, blocks: 1, blockTokens: 64, blocksPerSequence: 1 };
+  const runner = await createRunner(model, limits);
+  const logits = await runner.step([{ ids: [0, 7, 12], start: 0, blocks: [0], logits: 3 }]);
+  expect(logits.length).toBe(3 * tinyConfig.vocabSize);
+  expect(logits.every(Number.isFinite)).toBe(true);
+});
+
+test('a torn state file is refused by name', async () => {
+  const checkpoints = path.join(folder, 'torn');
+  await tinyRun(1, checkpoints);
+  const copy = path.join(checkpoints, 'step-00000009');
+  cpSync(path.join(checkpoints, 'step-00000001'), copy, { recursive: true });
+  truncateSync(path.join(copy, 'training-state.safetensors'), 5000);
+  await expect(tinyRun(2, checkpoints)).rejects.toThrow(/step-00000009.*training-state\.safetensors/);
+});
