@@ -30,7 +30,11 @@ export interface Parameter {
   readonly count: number;
 }
 
+/** What products work with: FP32 operands (the reference), or BF16 ones with FP32 masters and sums. */
+export type Precision = 'fp32' | 'bf16';
+
 export interface Parameters {
+  readonly precision: Precision;
   readonly list: readonly Parameter[];
   /** Elements of all parameters, and of those under weight decay, which come first. */
   readonly count: number;
@@ -53,7 +57,7 @@ const MATRIX_ROLES = new Set(['linear', 'expert', 'router', 'head']);
 const ROUTER_BIAS = 'e_score_correction_bias';
 
 /** Fresh parameters: matrices and tables normal with the config's initializer_range, norms 1, biases 0. */
-export function createParameters(config: ModelConfig, seed: number): Parameters {
+export function createParameters(config: ModelConfig, seed: number, precision: Precision = 'bf16'): Parameters {
   const all = weightCatalogue(config).filter((weight) => weight.role !== 'scale' && !isCopy(config, weight));
   const trained = all.filter(({ name }) => !name.endsWith(ROUTER_BIAS));
   const decays = (weight: ExpectedWeight) => MATRIX_ROLES.has(weight.role);
@@ -113,7 +117,7 @@ export function createParameters(config: ModelConfig, seed: number): Parameters 
         const parameter = find(key);
         const source = viewOf(master, parameter);
         const [n, k] = parameter.shape as [number, number];
-        const dtype: DType = precise ? 'packed_f32' : 'packed_bf16';
+        const dtype: DType = precise || precision === 'fp32' ? 'packed_f32' : 'packed_bf16';
         const packed = resident(n, k, dtype, region(storageBytes(dtype, n, k)));
         const transposed = resident(k, n, dtype, region(storageBytes(dtype, k, n)));
         packs.push((graph) => {
@@ -150,6 +154,7 @@ export function createParameters(config: ModelConfig, seed: number): Parameters 
 
   let repackProgram: { readonly packs: number; run(): Promise<void> } | null = null;
   return {
+    precision,
     list,
     count,
     decayed,

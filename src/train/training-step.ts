@@ -43,7 +43,7 @@ export function lossProgram(
   parameters: Parameters,
   { rows, mtpWeight, gradients }: { rows: number; mtpWeight: number; gradients: boolean },
 ): LossProgram {
-  const graph = createGraph('fast');
+  const graph = createGraph(parameters.precision === 'fp32' ? 'f32' : 'fast');
   const column = (dtype: 'f32' | 'i32') => own(rowsOf('token'), 1, dtype);
   const [ids, positions, starts, targets] = [column('i32'), column('i32'), column('i32'), column('i32')];
   const [nextIds, nextTargets] = [column('i32'), column('i32')];

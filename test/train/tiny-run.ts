@@ -50,7 +50,7 @@ export const tinyConfig = parseConfig(
 const ROWS = 128;
 
 /** Documents in which each token is decided by the two before it, with some noise: there is something to learn. */
-const documents = Array.from({ length: 60 }, (_, d) => {
+export const tinyDocuments = Array.from({ length: 60 }, (_, d) => {
   const ids = [0];
   for (let i = 1; i < 50; i++) {
     const next = (3 * ids[i - 1]! + (ids[i - 2] ?? 5) + (randomBits(3, d, i) % 16 === 0 ? 7 : 1)) % 62;
@@ -65,7 +65,7 @@ export async function tinyRun(
   checkpoints: string | null,
 ): Promise<{ parameters: Parameters; losses: number[] }> {
   const parameters = createParameters(tinyConfig, 5);
-  const data = packDocuments(documents, { sequence: 64, rows: ROWS, seed: 9 });
+  const data = packDocuments(tinyDocuments, { sequence: 64, rows: ROWS, seed: 9 });
   const settings = {
     schedule: { shape: 'cosine', peak: 5e-3, floor: 0.1, warmupSteps: 3, steps, decayShare: 0 },
     adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
