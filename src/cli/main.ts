@@ -9,6 +9,7 @@ import { makeCheckpointCommand } from './make-checkpoint.ts';
 import { reportFailure } from './report-failure.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
+import { trainCommand } from './train.ts';
 import { version } from './version.ts';
 
 const program = new Command('farthing')
@@ -21,6 +22,7 @@ const program = new Command('farthing')
   .addCommand(serveCommand())
   .addCommand(inspectCommand())
   .addCommand(logitsCommand())
+  .addCommand(trainCommand())
   .addCommand(makeCheckpointCommand())
   .addCommand(convertCommand())
   .addCommand(benchCommand());

@@ -1,0 +1,69 @@
+/** `farthing train`: trains a model as a TOML file says. */
+import { Command } from 'commander';
+import type { RunReport } from '../train/configured-run.ts';
+import { examples, threadsOption } from './arguments.ts';
+
+interface Options {
+  readonly config: string;
+  readonly resume?: boolean;
+  readonly threads?: number;
+  readonly json?: boolean;
+}
+
+export function trainCommand(): Command {
+  return new Command('train')
+    .description('Train a model, or go on with a run that was stopped.')
+    .requiredOption('--config <file>', 'TOML file: [model], [data], [schedule], [run] and more, see docs/training.md')
+    .option('--resume', 'go on from the newest checkpoint')
+    .addOption(threadsOption())
+    .option('--json', 'print every step as a line of JSON')
+    .addHelpText(
+      'after',
+      examples('farthing train --config examples/tales.toml', 'farthing train --config run.toml --resume'),
+    )
+    .action(run);
+}
+
+async function run({ config: file, resume, threads, json }: Options): Promise<void> {
+  const { readTrainConfig } = await import('../train/train-config.ts');
+  const config = await readTrainConfig(file);
+  if (threads !== undefined) (await import('../backend/native.ts')).setThreads(threads);
+  const { runConfig } = await import('../train/configured-run.ts');
+  const { default: logUpdate } = await import('log-update');
+  const recent: number[] = [];
+  const onPlan = (plan: string) => void (json || console.log(plan));
+  for await (const report of runConfig(config, { resume: resume === true, onPlan })) {
+    if (json) {
+      console.log(JSON.stringify(report));
+      continue;
+    }
+    recent.push(report.seconds);
+    if (recent.length > 50) recent.shift();
+    const left = (config.schedule.steps - report.step) * (recent.reduce((a, b) => a + b, 0) / recent.length);
+    const line = describe(report, config.schedule.steps, left);
+    if (!process.stdout.isTTY) console.log(line);
+    else if (report.bitsPerByte === undefined) logUpdate(line);
+    else logUpdate.persist(line);
+  }
+  if (!json) console.log(`${config.run.folder}/model holds the model, loss.svg its curve`);
+}
+
+function describe(report: RunReport, steps: number, secondsLeft: number): string {
+  const { step, loss, mtpLoss, learningRate, gradientNorm, imbalance, tokens, seconds, bitsPerByte } = report;
+  return [
+    `step ${step}/${steps}`,
+    `loss ${loss.toFixed(3)}${mtpLoss === null ? '' : ` (mtp ${mtpLoss.toFixed(3)})`}`,
+    ...(bitsPerByte === undefined ? [] : [`held out ${bitsPerByte.toFixed(4)} bits/byte`]),
+    `lr ${learningRate.toExponential(1)}`,
+    `norm ${gradientNorm.toFixed(2)}`,
+    ...(imbalance === null ? [] : [`busiest expert ${imbalance.toFixed(2)}×`]),
+    `${Math.round(tokens / seconds).toLocaleString('en')} tokens/s`,
+    `${duration(secondsLeft)} left`,
+  ].join('  ');
+}
+
+function duration(seconds: number): string {
+  const minutes = Math.round(seconds / 60);
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return minutes < 90 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
+}
