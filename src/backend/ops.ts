@@ -15,7 +15,7 @@ function append(
   graph.ops.push({ kernel, writes, reads, scalars });
 }
 
-export class ShapeError extends Error {
+class ShapeError extends Error {
   override name = 'ShapeError';
 }
 

@@ -1,15 +1,6 @@
 /** The dense family of the R1 distills: Llama, Qwen2, Qwen3. Grouped-query attention, SwiGLU, RMSNorm. */
 import type { Tensor } from '../backend/graph.ts';
-import {
-  add,
-  causalAttention,
-  embed,
-  linear,
-  pagedAttention,
-  rmsNorm,
-  rope,
-  writeCache,
-} from '../backend/ops.ts';
+import { add, causalAttention, embed, linear, pagedAttention, rmsNorm, rope, writeCache } from '../backend/ops.ts';
 import type { DenseConfig } from './config.ts';
 import { feedForward } from './feed-forward.ts';
 import type { Pass } from './pass.ts';

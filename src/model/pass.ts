@@ -6,7 +6,7 @@ import type { Weights } from './weights.ts';
 
 /** How the layers attend: over a paged cache (inference), or over whole packed sequences (training). */
 
-export type Attention =
+type Attention =
   | {
       readonly kind: 'paged';
       readonly paging: Paging;

@@ -2,7 +2,7 @@
 import { replaceFile } from './replace-file.ts';
 
 /** Element types by their numbers in the format. */
-export const GGUF_TYPES = { F32: 0, Q8_0: 8, BF16: 30 } as const;
+const GGUF_TYPES = { F32: 0, Q8_0: 8, BF16: 30 } as const;
 export type GgufType = keyof typeof GGUF_TYPES;
 
 export type GgufValue =
@@ -25,7 +25,7 @@ const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as 
 const padding = (bytes: number) => (ALIGNMENT - (bytes % ALIGNMENT)) % ALIGNMENT;
 
 /** Bytes of a tensor: Q8_0 holds blocks of 32 values in 34 bytes along the innermost axis. */
-export function ggufBytes(type: GgufType, shape: readonly number[]): number {
+function ggufBytes(type: GgufType, shape: readonly number[]): number {
   const count = shape.reduce((a, b) => a * b, 1);
   return type === 'Q8_0' ? (count / 32) * 34 : count * (type === 'F32' ? 4 : 2);
 }

@@ -1,11 +1,5 @@
 /** Auxiliary-loss-free load balancing of experts (DeepSeek-V3 report §2.1.2; Wang et al., arXiv 2408.15664). */
 
-export interface ExpertLoad {
-  readonly layer: number;
-  /** Tokens sent to each expert. */
-  readonly counts: Int32Array;
-}
-
 /** Moves each expert's selection bias by `rate` towards the mean load: up where it got too few tokens, down where too many. */
 export function balanceExperts(bias: Float32Array, counts: Int32Array, rate: number): void {
   const mean = counts.reduce((a, b) => a + b, 0) / counts.length;

@@ -22,7 +22,7 @@ import type { Weights } from '../model/weights.ts';
 import type { ParameterGradient } from './autograd.ts';
 import { normal } from './random.ts';
 
-export interface Parameter {
+interface Parameter {
   readonly name: string;
   readonly shape: readonly number[];
   /** First element in the flat arrays. */

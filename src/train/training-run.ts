@@ -116,7 +116,7 @@ export async function* trainModel(
 }
 
 /** Nats per trained token over all batches. */
-export async function validate(program: LossProgram, batches: readonly Batch[]): Promise<number> {
+async function validate(program: LossProgram, batches: readonly Batch[]): Promise<number> {
   let [nats, targets] = [0, 0];
   for (const batch of batches) {
     const losses = await program.run(batch);

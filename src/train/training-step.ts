@@ -26,7 +26,7 @@ export interface LossProgram {
   readonly bytes: number;
 }
 
-export interface Losses {
+interface Losses {
   /** Sum of −log p over trained targets, and their number. */
   readonly nats: number;
   readonly targets: number;
