@@ -6,10 +6,11 @@ import { type FileBytes, readSafetensors, type SafetensorsFile } from '../numeri
 
 /**
  * The file must not shrink while it is in use: replace checkpoints by renaming a new file over the old one.
+ * @param fileName as it should be named in messages
  * @throws SafetensorsError naming file and tensor; Error when the file cannot be opened
  */
-export function openSafetensors(path: string): SafetensorsFile {
-  return readSafetensors(mappedBytes(path), basename(path));
+export function openSafetensors(path: string, fileName = basename(path)): SafetensorsFile {
+  return readSafetensors(mappedBytes(path), fileName);
 }
 
 /** Node 20 has no ArrayBuffer over foreign memory larger than 4 GiB, and published shards are larger. */

@@ -63,7 +63,7 @@ export async function* trainModel(
   const validator =
     validation.length > 0 ? lossProgram(config, parameters, { rows, mtpWeight: 0, gradients: false }) : null;
   const optimizer = createOptimizer(parameters, settings.adamw);
-  const done = files.checkpoints ? await resumeCheckpoint(files.checkpoints, parameters) : 0;
+  const done = files.checkpoints ? await resumeCheckpoint(files.checkpoints, config, parameters) : 0;
   await parameters.repack();
 
   for (let step = done + 1; step <= schedule.steps; step++) {
@@ -106,12 +106,13 @@ export async function* trainModel(
       tokens: rows * accumulate,
       seconds,
     };
-    if (files.checkpoints && due(settings.checkpointEvery)) {
-      await saveCheckpoint(files.checkpoints, step, config, parameters, files.companions);
-    }
     yield validator && due(settings.validateEvery)
       ? { ...report, validation: await validate(validator, validation) }
       : report;
+    // after its step was reported, so that no step before a checkpoint is missing from the metrics
+    if (files.checkpoints && due(settings.checkpointEvery)) {
+      await saveCheckpoint(files.checkpoints, step, config, parameters, files.companions);
+    }
   }
 }
 

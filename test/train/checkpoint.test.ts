@@ -1,10 +1,21 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { openModel } from '../../src/model/load.ts';
 import { createRunner } from '../../src/model/runner.ts';
+import { writeSafetensors } from '../../src/numerics/safetensors-writer.ts';
 import { fingerprint, tinyConfig, tinyRun } from './tiny-run.ts';
 
 const STEPS = 12;
@@ -77,11 +88,55 @@ test('a checkpoint is a model folder that loads and answers', async () => {
   expect(logits.every(Number.isFinite)).toBe(true);
 });
 
-test('a torn state file is refused by name', async () => {
-  const checkpoints = path.join(folder, 'torn');
-  await tinyRun(1, checkpoints);
-  const copy = path.join(checkpoints, 'step-00000009');
-  cpSync(path.join(checkpoints, 'step-00000001'), copy, { recursive: true });
-  truncateSync(path.join(copy, 'training-state.safetensors'), 5000);
-  await expect(tinyRun(2, checkpoints)).rejects.toThrow(/step-00000009.*training-state\.safetensors/);
+test('the newest two checkpoints are kept, and what a kill left half-written is cleared away', async () => {
+  const checkpoints = path.join(folder, 'kept');
+  await tinyRun(2, checkpoints);
+  mkdirSync(path.join(checkpoints, '.step-00000003.part'));
+  await tinyRun(4, checkpoints);
+  expect(readdirSync(checkpoints)).toEqual(['step-00000003', 'step-00000004']);
+});
+
+describe('a checkpoint that is not what it should be is refused by name', () => {
+  const state = 'training-state.safetensors';
+  const cases: [string, RegExp, (checkpoint: string) => void | Promise<void>][] = [
+    [
+      'a torn state',
+      /step-00000001.*training-state\.safetensors/,
+      (checkpoint) => truncateSync(path.join(checkpoint, state), 5000),
+    ],
+    ['no state', /step-00000001.*training-state\.safetensors/, (checkpoint) => rmSync(path.join(checkpoint, state))],
+    [
+      'a torn configuration',
+      /step-00000001.*config\.json: no JSON/,
+      (checkpoint) => truncateSync(path.join(checkpoint, 'config.json'), 40),
+    ],
+    [
+      'another model of the same size',
+      /config\.json: "routed_scaling_factor" is 2, expected 1\. The checkpoint is of another model/,
+      (checkpoint) => {
+        const file = path.join(checkpoint, 'config.json');
+        const json = JSON.parse(readFileSync(file, 'utf8'));
+        writeFileSync(file, JSON.stringify({ ...json, routed_scaling_factor: 2 }));
+      },
+    ],
+    [
+      'the state of another step',
+      /training-state\.safetensors: it is of step "1", expected that of its folder/,
+      (checkpoint) => renameSync(checkpoint, path.join(path.dirname(checkpoint), 'step-00000009')),
+    ],
+    [
+      'the state of another model',
+      /training-state\.safetensors: tensor "master" is F32 \[4\], expected F32 \[\d+\]/,
+      (checkpoint) => {
+        const tensor = { name: 'master', dtype: 'F32', shape: [4], bytes: new Uint8Array(16) } as const;
+        return writeSafetensors(path.join(checkpoint, state), [tensor], { step: '1' });
+      },
+    ],
+  ];
+  test.each(cases)('%s', async (name, message, spoil) => {
+    const checkpoints = path.join(folder, name.replaceAll(' ', '-'));
+    await tinyRun(1, checkpoints);
+    await spoil(path.join(checkpoints, 'step-00000001'));
+    await expect(tinyRun(2, checkpoints)).rejects.toThrow(message);
+  });
 });
