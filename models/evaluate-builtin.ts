@@ -2,9 +2,11 @@
  * What the built-in model can do, measured: `npm run evaluate:builtin`. Prints, and writes models/evaluation.json:
  * accuracy on unseen arithmetic, unedited samples with their prompts and seeds, and the training runs' own figures.
  */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { loadModel } from '../src/index.ts';
+import { type RunReport, readMetrics } from '../src/train/configured-run.ts';
+import { writeLossCurve } from '../src/train/loss-curve.ts';
 import { arithmeticProblem } from './arithmetic.ts';
 import { here } from './builtin-data.ts';
 
@@ -47,29 +49,25 @@ for (const { prompt, seed } of SAMPLES) {
 }
 await model.close();
 
+/** A resumed run repeats steps in its log: the later line counts. */
+const logs: Record<string, RunReport[]> = {};
+for (const name of ['moe', 'dense']) {
+  const log = path.join('runs', name, 'metrics.jsonl');
+  if (existsSync(log)) logs[name] = await readMetrics(log);
+}
 const runs = Object.fromEntries(
-  ['moe', 'dense'].flatMap((name) => {
-    const log = path.join('runs', name, 'metrics.jsonl');
-    if (!existsSync(log)) return [];
-    const lines = readFileSync(log, 'utf8')
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line));
-    const last = lines.at(-1);
-    const seconds = lines.reduce((sum, { seconds: s }) => sum + s, 0);
-    return [
-      [
-        name,
-        {
-          steps: last.step,
-          bitsPerByte: last.bitsPerByte,
-          tokens: lines.reduce((n, l) => n + l.tokens, 0),
-          hours: seconds / 3600,
-        },
-      ],
-    ];
-  }),
+  Object.entries(logs).map(([name, reports]) => [
+    name,
+    {
+      steps: reports.length,
+      tokens: reports.reduce((sum, { tokens }) => sum + tokens, 0),
+      bitsPerByte: reports.at(-1)?.bitsPerByte,
+      stepHours: reports.reduce((sum, { seconds }) => sum + seconds, 0) / 3600,
+      imbalance: reports.at(-1)?.imbalance,
+    },
+  ]),
 );
+if (Object.keys(logs).length > 0) await writeLossCurve(path.join(here, 'loss.svg'), logs);
 console.log(runs);
 const report = { arithmetic: { ...results, accuracy: right / PROBLEMS }, samples, runs };
 writeFileSync(path.join(here, 'evaluation.json'), `${JSON.stringify(report, null, 2)}\n`);

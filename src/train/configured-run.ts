@@ -99,7 +99,7 @@ export async function* runConfig(
 }
 
 /** The steps of a metrics.jsonl, each once: a resumed run's later lines replace earlier ones. */
-async function readMetrics(file: string): Promise<RunReport[]> {
+export async function readMetrics(file: string): Promise<RunReport[]> {
   const lines = (await readFile(file, 'utf8')).split('\n').filter((line) => line.endsWith('}'));
   const steps = new Map(lines.map((line) => JSON.parse(line) as RunReport).map((report) => [report.step, report]));
   return [...steps.values()].sort((a, b) => a.step - b.step);
