@@ -5,8 +5,8 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { loadModel } from '../src/index.ts';
-import { type RunReport, readMetrics } from '../src/train/configured-run.ts';
 import { writeLossCurve } from '../src/train/loss-curve.ts';
+import { type RunReport, readMetrics } from '../src/train/metrics-file.ts';
 import { arithmeticProblem } from './arithmetic.ts';
 import { here } from './builtin-data.ts';
 
@@ -19,7 +19,7 @@ const SAMPLES = [
   { prompt: 'Tom has 17 apples. He buys 5 more and gives 3 to Anna. How many apples does Tom have now?', seed: 5 },
 ];
 
-const model = await loadModel(path.join(here, 'farthing-tiny'));
+const model = await loadModel(path.join(here, 'farthing-tiny'), { waiting: PROBLEMS });
 const answer = async (prompt: string, options: { temperature: number; seed: number; maxTokens: number }) => {
   let text = '';
   for await (const piece of model.generate({ messages: [{ role: 'user', content: prompt }], ...options }))
