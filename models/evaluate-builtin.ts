@@ -6,7 +6,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { loadModel } from '../src/index.ts';
 import { writeLossCurve } from '../src/train/loss-curve.ts';
-import { type RunReport, readMetrics } from '../src/train/metrics-file.ts';
+import { readMetrics, type StepMetrics } from '../src/train/metrics-file.ts';
 import { arithmeticProblem } from './arithmetic.ts';
 import { here } from './builtin-data.ts';
 
@@ -50,7 +50,7 @@ for (const { prompt, seed } of SAMPLES) {
 await model.close();
 
 /** A resumed run repeats steps in its log: the later line counts. */
-const logs: Record<string, RunReport[]> = {};
+const logs: Record<string, StepMetrics[]> = {};
 for (const name of ['moe', 'dense']) {
   const log = path.join('runs', name, 'metrics.jsonl');
   if (existsSync(log)) logs[name] = await readMetrics(log);

@@ -1,7 +1,8 @@
 /** `farthing train`: trains a model as a TOML file says. */
 import { Command } from 'commander';
-import type { RunReport } from '../train/configured-run.ts';
+import type { RunPlan, RunReport } from '../train/configured-run.ts';
 import { examples, threadsOption } from './arguments.ts';
+import { count } from './quantities.ts';
 
 interface Options {
   readonly config: string;
@@ -30,8 +31,9 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
   if (threads !== undefined) (await import('../backend/native.ts')).setThreads(threads);
   const { runConfig } = await import('../train/configured-run.ts');
   const { default: logUpdate } = await import('log-update');
+  const { steps } = config.schedule;
+  const onPlan = (plan: RunPlan) => void (json || console.log(describePlan(plan, steps)));
   const recent: number[] = [];
-  const onPlan = (plan: string) => void (json || console.log(plan));
   for await (const report of runConfig(config, { resume: resume === true, onPlan })) {
     if (json) {
       console.log(JSON.stringify(report));
@@ -39,14 +41,30 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
     }
     recent.push(report.seconds);
     if (recent.length > 50) recent.shift();
-    const left = (config.schedule.steps - report.step) * (recent.reduce((a, b) => a + b, 0) / recent.length);
-    const line = describe(report, config.schedule.steps, left);
-    if (!process.stdout.isTTY) console.log(line);
-    else if (report.bitsPerByte === undefined) logUpdate(line);
-    else logUpdate.persist(line);
+    const left = (steps - report.step) * (recent.reduce((a, b) => a + b, 0) / recent.length);
+    const lines = [describe(report, steps, left), ...(report.samples ?? []).map(quote)].join('\n');
+    if (!process.stdout.isTTY) console.log(lines);
+    else if (report.bitsPerByte === undefined && !report.samples) logUpdate(lines);
+    else logUpdate.persist(lines);
   }
-  if (!json) console.log(`${config.run.folder}/model holds the model, loss.svg its curve`);
+  logUpdate.done();
+  if (!json) console.log(`${config.run.folder}: model/ holds the model, loss.svg its curve`);
 }
+
+function describePlan(
+  { parameters, trainingTokens, tokensPerStep, validationBatches }: RunPlan,
+  steps: number,
+): string {
+  const epochs = (steps * tokensPerStep) / trainingTokens;
+  return [
+    `${count(parameters)} parameters`,
+    `${count(trainingTokens)} tokens, read ${epochs.toFixed(1)} times in ${steps} steps of ${tokensPerStep}`,
+    validationBatches > 0 ? `${validationBatches} batches held out` : 'no validation: too little text is held out',
+  ].join('; ');
+}
+
+const quote = ({ prompt, text }: { prompt: string; text: string }) =>
+  `  ${JSON.stringify(prompt)} ${JSON.stringify(text)}`;
 
 function describe(report: RunReport, steps: number, secondsLeft: number): string {
   const { step, loss, mtpLoss, learningRate, gradientNorm, imbalance, tokens, seconds, bitsPerByte } = report;

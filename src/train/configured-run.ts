@@ -1,73 +1,152 @@
-/** Everything between a training config and its run: texts to tokens, parameters, metrics, the finished model. */
-import { appendFile, mkdir, readFile, stat } from 'node:fs/promises';
+/** From a training config to its run: texts to tokens, steps to metrics and samples, and the finished model. */
+import { appendFile, mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { type ModelConfig, parseConfig } from '../model/config.ts';
-import { loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts';
-import { writeTokenizer } from '../tokenizer/write-tokenizer.ts';
-import { SPLIT_PATTERN, trainBpe } from './bpe.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { readCorpus } from './corpus.ts';
 import { writeLossCurve } from './loss-curve.ts';
-import { type Batch, packDocuments, type TokenDocument } from './packed-documents.ts';
+import { readMetrics, recordStep, type StepMetrics } from './metrics-file.ts';
+import { type Batch, type PackedDocuments, packDocuments, type TokenDocument } from './packed-documents.ts';
 import { createParameters } from './parameters.ts';
+import { makeRunTokenizer, openRunTokenizer } from './run-tokenizer.ts';
+import { type SampledText, textSampler } from './sample-texts.ts';
 import { type TrainConfig, TrainConfigError } from './train-config.ts';
 import { writeModel } from './training-checkpoint.ts';
-import { type StepReport, trainModel } from './training-run.ts';
+import { type RunSettings, trainModel } from './training-run.ts';
 
-export interface RunReport extends StepReport {
-  readonly bitsPerByte?: number;
+export interface RunReport extends StepMetrics {
+  /** Where texts were sampled: at the steps of validation. */
+  readonly samples?: readonly SampledText[];
 }
 
-const SPECIALS = ['<|bos|>', '<|eos|>', '<|pad|>', '<|user|>', '<|assistant|>', '<think>', '</think>'];
-const CHAT_TEMPLATE =
-  "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}<|assistant|>{{ message['content'] }}{{ eos_token }}" +
-  "{% else %}<|user|>{{ message['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+/** What will be trained, before the first step. */
+export interface RunPlan {
+  readonly parameters: number;
+  /** Tokens of one epoch. */
+  readonly trainingTokens: number;
+  readonly tokensPerStep: number;
+  readonly validationBatches: number;
+}
 
 /**
- * Runs a config to its last step. In its folder: checkpoints/, metrics.jsonl, loss.svg and, at the end, model/.
+ * Runs a config to its last step. In its folder: checkpoints/, metrics.jsonl, samples.jsonl and, at the end, loss.svg
+ * and model/.
  * @param resume go on from the newest checkpoint; otherwise the folder must not hold a run yet
- * @param onPlan told once what will be trained, before the first step
- * @throws TrainConfigError, ConfigError, CorpusError naming file and key, line or field
+ * @param onPlan told once, before the first step
+ * @throws TrainConfigError, CorpusError, TrainingCheckpointError naming file and key, line or field
  */
 export async function* runConfig(
   config: TrainConfig,
-  { resume, onPlan }: { resume: boolean; onPlan(plan: string): void },
+  { resume, onPlan }: { resume: boolean; onPlan(plan: RunPlan): void },
 ): AsyncGenerator<RunReport> {
-  const { data, run, schedule, optimizer, objective } = config;
-  const metrics = path.join(run.folder, 'metrics.jsonl');
-  if (!resume && (await exists(metrics))) {
+  const { model, data, run, optimizer } = config;
+  const inRun = (name: string) => path.join(run.folder, name);
+  if (!resume && ((await exists(inRun('metrics.jsonl'))) || (await exists(inRun('checkpoints'))))) {
     throw new TrainConfigError(
       `${run.folder} holds a run already. Add --resume to go on with it, or choose another run.folder`,
     );
   }
-  await mkdir(run.folder, { recursive: true });
-  const model = await modelConfig(config);
-  const texts = { train: await textsOf(data.train), validation: await textsOf(data.validation) };
-  if (data.validation.length === 0) {
-    texts.validation = texts.train.filter((_, i) => i % data.hold_out === data.hold_out - 1);
-    texts.train = texts.train.filter((_, i) => i % data.hold_out !== data.hold_out - 1);
-  }
-  const { tokenizer, folder } = await tokenizerOf(config, model, texts.train);
-  const tokens = (text: string): TokenDocument => ({
-    ids: [model.bosTokenId ?? 0, ...tokenizer.encode(text), model.eosTokenIds[0] ?? 1],
+  const tokenizerFolder = await tokenizerFolderOf(config);
+  const tokenizer = await openRunTokenizer(tokenizerFolder, model);
+  const { training, validation } = await packedTexts(config, tokenizer);
+  const bytesPerTarget = meanTargetBytes(validation, tokenizer);
+  const parameters = createParameters(model, data.seed, optimizer.precision);
+  const samplesOf =
+    run.sample_prompts.length > 0
+      ? textSampler(model, parameters, tokenizer, {
+          prompts: run.sample_prompts,
+          tokens: run.sample_tokens,
+          temperature: run.sample_temperature,
+          seed: data.seed,
+        })
+      : null;
+  const settings = settingsOf(config);
+  onPlan({
+    parameters: parameters.list.reduce((sum, { count }) => sum + count, 0),
+    trainingTokens: training.tokens,
+    tokensPerStep: settings.rows * settings.accumulate,
+    validationBatches: validation.length,
   });
+  await mkdir(run.folder, { recursive: true });
+  const companions = ['tokenizer.json', 'tokenizer_config.json'].map((name) => path.join(tokenizerFolder, name));
+  const files = { checkpoints: inRun('checkpoints'), companions };
+  let isFirst = true;
+  for await (const report of trainModel(model, parameters, training, validation, settings, files)) {
+    const { step, validation: nats } = report;
+    const metrics = nats === undefined ? report : { ...report, bitsPerByte: nats / Math.LN2 / bytesPerTarget };
+    await recordStep(inRun('metrics.jsonl'), metrics, isFirst);
+    isFirst = false;
+    const due = step === settings.schedule.steps || (run.validate_every > 0 && step % run.validate_every === 0);
+    const samples = samplesOf && due ? await samplesOf() : null;
+    for (const sample of samples ?? []) {
+      await appendFile(inRun('samples.jsonl'), `${JSON.stringify({ step, ...sample })}\n`);
+    }
+    yield samples ? { ...metrics, samples } : metrics;
+  }
+  await writeModel(inRun('model'), model, parameters, companions);
+  await writeLossCurve(inRun('loss.svg'), { [path.basename(run.folder)]: await readMetrics(inRun('metrics.jsonl')) });
+}
+
+/** The given tokenizer, or one made of the training texts when the run began. */
+async function tokenizerFolderOf({ model, data, run }: TrainConfig): Promise<string> {
+  if (data.tokenizer !== undefined) return data.tokenizer;
+  const folder = path.join(run.folder, 'tokenizer');
+  // the file that is written last
+  if (!(await exists(path.join(folder, 'tokenizer_config.json')))) {
+    const texts: string[] = [];
+    for await (const { text } of readCorpus(data.train)) texts.push(text);
+    await makeRunTokenizer(folder, model, texts);
+  }
+  return folder;
+}
+
+/** Texts to documents of tokens, between bos and eos, and those to batches. */
+async function packedTexts(
+  { model, data, run }: TrainConfig,
+  tokenizer: Tokenizer,
+): Promise<{ training: PackedDocuments; validation: Batch[] }> {
+  const bos = tokenizer.bosTokenId ?? model.bosTokenId;
+  const eos = tokenizer.eosTokenIds[0] ?? model.eosTokenIds[0] ?? null;
+  const tokensOf = (text: string): TokenDocument => {
+    const ids = tokenizer.encode(text, { addSpecialTokens: false });
+    return { ids: Int32Array.from([...(bos === null ? [] : [bos]), ...ids, ...(eos === null ? [] : [eos])]) };
+  };
+  const given = data.validation.length > 0;
+  const train: TokenDocument[] = [];
+  const held: TokenDocument[] = [];
+  let number = 0;
+  for await (const { text } of readCorpus(data.train)) {
+    number++;
+    (!given && number % data.hold_out === 0 ? held : train).push(tokensOf(text));
+  }
+  for await (const { text } of readCorpus(data.validation)) held.push(tokensOf(text));
   const shape = { sequence: data.sequence, rows: data.batch_tokens, seed: data.seed };
-  const training = packDocuments(texts.train.map(tokens), shape);
-  const held = texts.validation.map(tokens);
-  const heldTokens = held.reduce((sum, { ids }) => sum + ids.length, 0);
+  const enough = (documents: readonly TokenDocument[]) => tokensIn(documents) >= data.batch_tokens;
+  const expectEnough = (documents: readonly TokenDocument[], key: string) => {
+    if (enough(documents)) return;
+    throw new TrainConfigError(
+      `${key}: ${tokensIn(documents)} tokens, expected at least one batch (data.batch_tokens = ${data.batch_tokens})`,
+    );
+  };
+  expectEnough(train, 'data.train');
+  if (given) expectEnough(held, 'data.validation');
   const validation: Batch[] = [];
-  if (heldTokens >= data.batch_tokens) {
+  if (enough(held)) {
     const packed = packDocuments(held, shape);
     for (let i = 0; i < Math.min(run.validation_batches, packed.batches); i++) validation.push(packed.batch(i));
   }
-  const bytesPerToken =
-    texts.validation.reduce((sum, text) => sum + Buffer.byteLength(text), 0) / Math.max(1, heldTokens);
-  const parameters = createParameters(model, data.seed);
-  onPlan(
-    `${parameters.count.toLocaleString('en')} parameters, ${training.tokens.toLocaleString('en')} tokens, ` +
-      `${schedule.steps} steps of ${data.batch_tokens * data.accumulate}, ${validation.length} validation batches`,
-  );
-  const companions = ['tokenizer.json', 'tokenizer_config.json'].map((name) => path.join(folder, name));
-  const settings = {
+  return { training: packDocuments(train, shape), validation };
+}
+
+const tokensIn = (documents: readonly TokenDocument[]) => documents.reduce((sum, { ids }) => sum + ids.length, 0);
+
+/** Bytes of text that a target stands for, on average; eos stands for none, though predicting it counts. */
+function meanTargetBytes(batches: readonly Batch[], tokenizer: Tokenizer): number {
+  const targets = batches.flatMap((batch) => Array.from(batch.targets).filter((target) => target >= 0));
+  return targets.reduce((sum, target) => sum + tokenizer.bytes(target).length, 0) / targets.length;
+}
+
+function settingsOf({ data, schedule, optimizer, objective, run }: TrainConfig): RunSettings {
+  return {
     schedule: {
       shape: schedule.shape,
       peak: schedule.peak,
@@ -85,65 +164,6 @@ export async function* runConfig(
     validateEvery: run.validate_every,
     checkpointEvery: run.checkpoint_every,
   };
-  const files = { checkpoints: path.join(run.folder, 'checkpoints'), companions };
-  for await (const report of trainModel(model, parameters, training, validation, settings, files)) {
-    const full =
-      report.validation === undefined
-        ? report
-        : { ...report, bitsPerByte: report.validation / Math.LN2 / bytesPerToken };
-    await appendFile(metrics, `${JSON.stringify(full)}\n`);
-    yield full;
-  }
-  await writeModel(path.join(run.folder, 'model'), model, parameters, companions);
-  await writeLossCurve(path.join(run.folder, 'loss.svg'), { [path.basename(run.folder)]: await readMetrics(metrics) });
-}
-
-/** The steps of a metrics.jsonl, each once: a resumed run's later lines replace earlier ones. */
-export async function readMetrics(file: string): Promise<RunReport[]> {
-  const lines = (await readFile(file, 'utf8')).split('\n').filter((line) => line.endsWith('}'));
-  const steps = new Map(lines.map((line) => JSON.parse(line) as RunReport).map((report) => [report.step, report]));
-  return [...steps.values()].sort((a, b) => a.step - b.step);
-}
-
-async function modelConfig({ model }: TrainConfig): Promise<ModelConfig> {
-  if (typeof model.config !== 'string') return parseConfig(model, '[model]');
-  return parseConfig(JSON.parse(await readFile(model.config, 'utf8')), model.config);
-}
-
-async function textsOf(paths: readonly string[]): Promise<string[]> {
-  const texts: string[] = [];
-  for await (const { text } of readCorpus(paths)) texts.push(text);
-  return texts;
-}
-
-async function tokenizerOf(
-  { data, run }: TrainConfig,
-  model: ModelConfig,
-  texts: readonly string[],
-): Promise<{ tokenizer: Tokenizer; folder: string }> {
-  const folder = data.tokenizer ?? path.join(run.folder, 'tokenizer');
-  if (data.tokenizer === undefined && !(await exists(path.join(folder, 'tokenizer.json')))) {
-    await mkdir(folder, { recursive: true });
-    await writeTokenizer(folder, {
-      ...trainBpe(texts, model.vocabSize, SPECIALS),
-      splitPattern: SPLIT_PATTERN,
-      specials: SPECIALS,
-      shown: ['<think>', '</think>'],
-      bos: SPECIALS[0]!,
-      eos: SPECIALS[1]!,
-      pad: SPECIALS[2]!,
-      chatTemplate: CHAT_TEMPLATE,
-      maxLength: model.maxPositionEmbeddings,
-    });
-  }
-  const tokenizer = await loadTokenizer(folder);
-  if (tokenizer === null) throw new TrainConfigError(`data.tokenizer: ${folder} has no tokenizer.json`);
-  if (tokenizer.vocabSize > model.vocabSize) {
-    throw new TrainConfigError(
-      `${folder}: ${tokenizer.vocabSize} tokens, expected at most the model's vocab_size (${model.vocabSize})`,
-    );
-  }
-  return { tokenizer, folder };
 }
 
 const exists = (file: string) =>

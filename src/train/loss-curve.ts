@@ -10,57 +10,75 @@ export interface CurvePoint {
 }
 
 const WINDOW = 20;
+const COLOURS = ['#8a4b2d', '#2f6f8f', '#5b7f3a', '#7a4f91'];
 
-/** Writes an SVG: training loss (mean of 20 steps) and, on the right axis, held-out bits per byte, one colour a run. */
+/** Writes an SVG of one colour a run: above the training loss (mean of 20 steps), below held-out bits per byte. */
 export async function writeLossCurve(
   path: string,
   runs: Readonly<Record<string, readonly CurvePoint[]>>,
 ): Promise<void> {
   const echarts = await import('echarts');
-  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: 860, height: 460 });
-  const colours = ['#8a4b2d', '#2f6f8f', '#5b7f3a', '#7a4f91'];
+  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: 860, height: 620 });
   const names = Object.keys(runs);
+  const last = Math.max(1, ...Object.values(runs).map((points) => points.at(-1)?.step ?? 0));
+  const panel = (index: number, name: string) => ({
+    x: {
+      type: 'value' as const,
+      gridIndex: index,
+      max: last,
+      splitLine: { show: false },
+      ...(index === 0 ? {} : { name: 'step', nameLocation: 'middle' as const, nameGap: 28 }),
+    },
+    y: {
+      type: 'value' as const,
+      gridIndex: index,
+      scale: true,
+      name,
+      nameTextStyle: { align: 'left' as const },
+      splitLine: { lineStyle: { color: '#ece6da' } },
+    },
+  });
+  const panels = [panel(0, 'training loss, nats per token'), panel(1, 'held out, bits per byte')];
+  const line = (name: string, index: number, data: [number, number][], colour: string) => ({
+    name,
+    type: 'line' as const,
+    xAxisIndex: index,
+    yAxisIndex: index,
+    showSymbol: index === 1,
+    symbolSize: 5,
+    color: colour,
+    lineStyle: { width: 1.8 },
+    data,
+  });
   chart.setOption({
     animation: false,
     backgroundColor: '#fffdf9',
-    color: colours,
     textStyle: { fontFamily: 'system-ui, sans-serif', fontSize: 13 },
-    legend: { top: 12, data: names.flatMap((name) => [name, `${name}, held out`]) },
-    grid: { left: 64, right: 72, top: 56, bottom: 52 },
-    xAxis: { type: 'value', name: 'step', nameLocation: 'middle', nameGap: 30, splitLine: { show: false } },
-    yAxis: [
-      { type: 'value', name: 'nats per token', scale: true, splitLine: { lineStyle: { color: '#ece6da' } } },
-      { type: 'value', name: 'bits per byte', scale: true, splitLine: { show: false } },
+    legend: { top: 10, data: names, icon: 'roundRect', itemHeight: 4 },
+    grid: [
+      { left: 60, right: 32, top: 72, height: 270 },
+      { left: 60, right: 32, top: 396, height: 164 },
     ],
+    xAxis: panels.map(({ x }) => x),
+    yAxis: panels.map(({ y }) => y),
     series: names.flatMap((name, i) => {
       const points = runs[name]!;
+      const colour = COLOURS[i % COLOURS.length]!;
       const held = points.filter(({ bitsPerByte }) => bitsPerByte !== undefined);
       return [
-        {
+        line(name, 0, smoothed(points), colour),
+        line(
           name,
-          type: 'line' as const,
-          showSymbol: false,
-          lineStyle: { width: 1.8 },
-          color: colours[i % colours.length]!,
-          data: smoothed(points),
-        },
-        {
-          name: `${name}, held out`,
-          type: 'line' as const,
-          yAxisIndex: 1,
-          symbolSize: 6,
-          color: colours[i % colours.length]!,
-          lineStyle: { width: 1.4, type: 'dashed' as const },
-          data: held.map(({ step, bitsPerByte }) => [step, bitsPerByte!]),
-        },
+          1,
+          held.map(({ step, bitsPerByte }) => [step, bitsPerByte!]),
+          colour,
+        ),
       ];
     }),
   });
   const svg = chart.renderToSVGString();
   chart.dispose();
-  await replaceFile(path, async (file) => {
-    await file.writeFile(svg);
-  });
+  await replaceFile(path, (file) => file.writeFile(svg));
 }
 
 function smoothed(points: readonly CurvePoint[]): [number, number][] {

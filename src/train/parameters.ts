@@ -5,6 +5,7 @@
  */
 import { compile } from '../backend/compile.ts';
 import {
+  type Compute,
   createGraph,
   type DType,
   type Graph,
@@ -32,6 +33,8 @@ interface Parameter {
 
 /** What products work with: FP32 operands (the reference), or BF16 ones with FP32 masters and sums. */
 export type Precision = 'fp32' | 'bf16';
+
+export const computeOf = (precision: Precision): Compute => (precision === 'fp32' ? 'f32' : 'fast');
 
 export interface Parameters {
   readonly precision: Precision;

@@ -11,7 +11,7 @@ import { forward, frequencyTable, head } from '../model/forward.ts';
 import { ropeFrequencies } from '../model/rope.ts';
 import { differentiate } from './autograd.ts';
 import type { Batch } from './packed-documents.ts';
-import type { Parameters } from './parameters.ts';
+import { computeOf, type Parameters } from './parameters.ts';
 
 /** One model's loss over one batch shape, with or without gradients. */
 export interface LossProgram {
@@ -43,7 +43,7 @@ export function lossProgram(
   parameters: Parameters,
   { rows, mtpWeight, gradients }: { rows: number; mtpWeight: number; gradients: boolean },
 ): LossProgram {
-  const graph = createGraph(parameters.precision === 'fp32' ? 'f32' : 'fast');
+  const graph = createGraph(computeOf(parameters.precision));
   const column = (dtype: 'f32' | 'i32') => own(rowsOf('token'), 1, dtype);
   const [ids, positions, starts, targets] = [column('i32'), column('i32'), column('i32'), column('i32')];
   const [nextIds, nextTargets] = [column('i32'), column('i32')];
