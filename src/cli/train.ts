@@ -43,7 +43,7 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
     if (recent.length > 50) recent.shift();
     const left = (steps - report.step) * (recent.reduce((a, b) => a + b, 0) / recent.length);
     const lines = [describe(report, steps, left), ...(report.samples ?? []).map(quote)].join('\n');
-    if (!process.stdout.isTTY) console.log(lines);
+    if (!process.stdout.columns) console.log(lines);
     else if (report.bitsPerByte === undefined && !report.samples) logUpdate(lines);
     else logUpdate.persist(lines);
   }
@@ -59,7 +59,7 @@ function describePlan(
   return [
     `${count(parameters)} parameters`,
     `${count(trainingTokens)} tokens, read ${epochs.toFixed(1)} times in ${steps} steps of ${tokensPerStep}`,
-    validationBatches > 0 ? `${validationBatches} batches held out` : 'no validation: too little text is held out',
+    validationBatches > 0 ? `${validationBatches} validation batch${validationBatches > 1 ? 'es' : ''}` : 'no validation: too little text is held out',
   ].join('; ');
 }
 
