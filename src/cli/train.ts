@@ -59,7 +59,9 @@ function describePlan(
   return [
     `${count(parameters)} parameters`,
     `${count(trainingTokens)} tokens, read ${epochs.toFixed(1)} times in ${steps} steps of ${tokensPerStep}`,
-    validationBatches > 0 ? `${validationBatches} validation batch${validationBatches > 1 ? 'es' : ''}` : 'no validation: too little text is held out',
+    validationBatches > 0
+      ? `${validationBatches} validation batch${validationBatches > 1 ? 'es' : ''}`
+      : 'no validation: too little text is held out',
   ].join('; ');
 }
 
