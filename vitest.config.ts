@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     pool: 'forks',
-    testTimeout: 60_000,
+    testTimeout: 120_000,
     hookTimeout: 120_000,
     // Test files run beside each other: threads that must share a core would wait for one another at every step.
     env: { FARTHING_THREADS: process.env.FARTHING_THREADS ?? '2' },

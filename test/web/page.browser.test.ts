@@ -33,7 +33,7 @@ describe.runIf(browserToTestWith)('the chat page', () => {
 
   async function open(options: Parameters<typeof openPage>[2] = DESKTOP): Promise<void> {
     ({ page, faults } = await openPage(browser, server.url, options));
-    page.setDefaultTimeout(10_000);
+    page.setDefaultTimeout(40_000);
   }
   const field = () => page.getByLabel('Your prompt').last();
   const button = (name: string | RegExp) => page.getByRole('button', { name });
