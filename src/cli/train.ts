@@ -34,11 +34,7 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
   const { steps } = config.schedule;
   const onPlan = (plan: RunPlan) => void (json || console.log(describePlan(plan, steps)));
   const recent: number[] = [];
-  for await (const report of runConfig(config, { resume: resume === true, onPlan })) {
-    if (json) {
-      console.log(JSON.stringify(report));
-      continue;
-    }
+  const show = (report: RunReport) => {
     recent.push(report.seconds);
     if (recent.length > 50) recent.shift();
     const left = (steps - report.step) * (recent.reduce((a, b) => a + b, 0) / recent.length);
@@ -46,9 +42,23 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
     if (!process.stdout.columns) console.log(lines);
     else if (report.bitsPerByte === undefined && !report.samples) logUpdate(lines);
     else logUpdate.persist(lines);
+  };
+  let [asked, stopped] = [false, false];
+  const stop = () => {
+    asked = true;
+  };
+  process.once('SIGINT', stop).once('SIGTERM', stop);
+  for await (const report of runConfig(config, { resume: resume === true, onPlan })) {
+    if (json) console.log(JSON.stringify(report));
+    else show(report);
+    stopped = asked && report.step < steps;
+    if (stopped) break;
   }
   logUpdate.done();
-  if (!json) console.log(`${config.run.folder}: model/ holds the model, loss.svg its curve`);
+  if (stopped) {
+    process.exitCode = 130;
+    if (!json) console.log('Stopped, and saved. --resume goes on.');
+  } else if (!json) console.log(`${config.run.folder}: model/ holds the model, loss.svg its curve`);
 }
 
 function describePlan(

@@ -48,7 +48,7 @@ export interface RunFiles {
 
 /**
  * Trains `parameters` on `data`. Resumes from the newest checkpoint if there is one; the steps after it are those of
- * an uninterrupted run, bit for bit.
+ * an uninterrupted run, bit for bit. Who leaves the loop early leaves a checkpoint of the last step reported.
  */
 export async function* trainModel(
   config: ModelConfig,
@@ -106,12 +106,19 @@ export async function* trainModel(
       tokens: rows * accumulate,
       seconds,
     };
-    yield validator && due(settings.validateEvery)
-      ? { ...report, validation: await validate(validator, validation) }
-      : report;
-    // after its step was reported, so that no step before a checkpoint is missing from the metrics
-    if (files.checkpoints && due(settings.checkpointEvery)) {
-      await saveCheckpoint(files.checkpoints, step, config, parameters, files.companions);
+    const validated =
+      validator && due(settings.validateEvery)
+        ? { ...report, validation: await validate(validator, validation) }
+        : report;
+    // saved after its step was reported, so that no step before a checkpoint is missing from the metrics
+    let left = true;
+    try {
+      yield validated;
+      left = false;
+    } finally {
+      if (files.checkpoints && (left || due(settings.checkpointEvery))) {
+        await saveCheckpoint(files.checkpoints, step, config, parameters, files.companions);
+      }
     }
   }
 }

@@ -104,6 +104,21 @@ test('a run is killed, goes on from its checkpoint, and leaves a model that answ
   expect(text.length).toBeGreaterThan(0);
 });
 
+test('a run that is asked to stop saves the step it is at, and goes on from there', async () => {
+  const file = configFile(
+    'stopped',
+    model + runOf('stopped', 12).replace('checkpoint_every = 5', 'checkpoint_every = 100'),
+  );
+  const first = train(file);
+  first.child.stdout.once('data', () => first.child.kill('SIGINT'));
+  expect(await first.ended).toBe(130);
+  const last = first.reports().at(-1).step;
+  expect(last).toBeLessThan(12);
+  const resumed = train(file, '--resume');
+  expect(await resumed.ended, resumed.problem()).toBe(0);
+  expect(resumed.reports()[0].step).toBe(last + 1);
+});
+
 test.each<[string, string, RegExp]>([
   [
     'an unknown key',
