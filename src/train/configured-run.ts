@@ -119,7 +119,8 @@ async function packedTexts(
     (!given && number % data.hold_out === 0 ? held : train).push(tokensOf(text));
   }
   for await (const { text } of readCorpus(data.validation)) held.push(tokensOf(text));
-  const shape = { sequence: data.sequence, rows: data.batch_tokens, seed: data.seed };
+  const modules = model.family === 'deepseek' ? model.numNextnPredictLayers : 0;
+  const shape = { sequence: data.sequence, rows: data.batch_tokens, seed: data.seed, modules };
   const enough = (documents: readonly TokenDocument[]) => tokensIn(documents) >= data.batch_tokens;
   const expectEnough = (documents: readonly TokenDocument[], key: string) => {
     if (enough(documents)) return;

@@ -19,9 +19,8 @@ export interface Batch {
   readonly starts: Int32Array;
   /** The token after it, or −1 where there is none to learn. */
   readonly targets: Int32Array;
-  /** The token after it as input of the MTP module (0 where there is none), and the token after that, or −1. */
-  readonly nextIds: Int32Array;
-  readonly nextTargets: Int32Array;
+  /** For MTP module d: the token d + 1 further as its input (0 where there is none), and the one after that, or −1. */
+  readonly ahead: readonly { readonly ids: Int32Array; readonly targets: Int32Array }[];
 }
 
 export interface PackedDocuments {
@@ -32,10 +31,20 @@ export interface PackedDocuments {
   batch(index: number): Batch;
 }
 
-/** @param sequence tokens of a window  @param rows tokens of a batch, a multiple of `sequence` */
+export interface Packing {
+  /** Tokens of a window. */
+  readonly sequence: number;
+  /** Tokens of a batch, a multiple of `sequence`. */
+  readonly rows: number;
+  readonly seed: number;
+  /** MTP modules to prepare for. */
+  readonly modules?: number;
+}
+
+/** @throws RangeError when the documents do not fill one batch */
 export function packDocuments(
   documents: readonly TokenDocument[],
-  { sequence, rows, seed }: { sequence: number; rows: number; seed: number },
+  { sequence, rows, seed, modules = 1 }: Packing,
 ): PackedDocuments {
   if (rows % sequence !== 0)
     throw new RangeError(`a batch of ${rows} tokens is no multiple of the sequence length ${sequence}`);
@@ -76,8 +85,7 @@ export function packDocuments(
         positions: column(),
         starts: column(),
         targets: column(),
-        nextIds: column(),
-        nextTargets: column(),
+        ahead: Array.from({ length: modules }, () => ({ ids: column(), targets: column() })),
       };
       const first = (index % batches) * perBatch;
       for (let w = 0; w < perBatch; w++) {
@@ -91,8 +99,10 @@ export function packDocuments(
           batch.positions[row] = at - start;
           batch.starts[row] = w * sequence + start - from;
           batch.targets[row] = target(1);
-          batch.nextIds[row] = follows(1) ? ids[at + 1]! : 0;
-          batch.nextTargets[row] = target(2);
+          batch.ahead.forEach((module, d) => {
+            module.ids[row] = follows(d + 1) ? ids[at + d + 1]! : 0;
+            module.targets[row] = target(d + 2);
+          });
         }
       }
       return batch;

@@ -30,7 +30,7 @@ interface Losses {
   /** Sum of −log p over trained targets, and their number. */
   readonly nats: number;
   readonly targets: number;
-  /** Mean loss of the multi-token-prediction module, or null without one. */
+  /** Mean loss of the multi-token-prediction modules, or null without them. */
   readonly mtp: number | null;
 }
 
@@ -46,27 +46,42 @@ export function lossProgram(
   const graph = createGraph(computeOf(parameters.precision));
   const column = (dtype: 'f32' | 'i32') => own(rowsOf('token'), 1, dtype);
   const [ids, positions, starts, targets] = [column('i32'), column('i32'), column('i32'), column('i32')];
-  const [nextIds, nextTargets] = [column('i32'), column('i32')];
-  const [seeds, nextSeeds] = [column('f32'), column('f32')];
+  const seeds = column('f32');
   const { weights } = parameters;
   const rope = ropeFrequencies(config);
   const inputs = { ids, positions, frequencies: frequencyTable(rope), attention: { kind: 'causal', starts } } as const;
   const main = forward(graph, config, rope, weights, inputs);
   const loss = crossEntropy(graph, head(graph, weights, main.hidden), targets);
   const routes: LayerRoute[] = [...main.routes];
-  let nextLoss: Tensor | null = null;
-  if (config.family === 'deepseek' && config.numNextnPredictLayers > 0 && mtpWeight > 0) {
-    const mtp = deepseekMtp({ graph, config, rope, weights, inputs }, 0, main.hidden, nextIds);
-    nextLoss = crossEntropy(graph, head(graph, weights, mtp.hidden), nextTargets);
+  const modules = config.family === 'deepseek' && mtpWeight > 0 ? config.numNextnPredictLayers : 0;
+  const ahead: { ids: Tensor; targets: Tensor; seeds: Tensor; loss: Tensor }[] = [];
+  let { hidden } = main;
+  for (let depth = 0; depth < modules && config.family === 'deepseek'; depth++) {
+    const [nextIds, nextTargets] = [column('i32'), column('i32')];
+    const mtp = deepseekMtp({ graph, config, rope, weights, inputs }, depth, hidden, nextIds);
+    hidden = mtp.hidden;
     routes.push(...mtp.routes);
+    const nextLoss = crossEntropy(graph, head(graph, weights, hidden), nextTargets);
+    ahead.push({ ids: nextIds, targets: nextTargets, seeds: column('f32'), loss: nextLoss });
   }
   if (gradients) {
-    const seeded = new Map([[loss, seeds]]);
-    if (nextLoss) seeded.set(nextLoss, nextSeeds);
-    differentiate(graph, seeded, parameters.gradients);
+    differentiate(
+      graph,
+      new Map([{ loss, seeds }, ...ahead].map((each) => [each.loss, each.seeds])),
+      parameters.gradients,
+    );
   }
-  const inputColumns = [ids, positions, starts, targets, nextIds, nextTargets, seeds, nextSeeds];
-  const keep = [...inputColumns, loss, ...(nextLoss ? [nextLoss] : []), ...routes.map(({ plan }) => plan.offsets)];
+  const columnsOfModules = ahead.flatMap((module) => Object.values(module));
+  const keep = [
+    ids,
+    positions,
+    starts,
+    targets,
+    seeds,
+    loss,
+    ...columnsOfModules,
+    ...routes.map(({ plan }) => plan.offsets),
+  ];
   const program = compile(graph, { token: rows, logit: 0, sequence: 0 }, keep);
   const sum = (tensor: Tensor) => program.f32(tensor).reduce((a, b) => a + b, 0);
 
@@ -78,14 +93,21 @@ export function lossProgram(
       program.i32(positions).set(batch.positions);
       program.i32(starts).set(batch.starts);
       program.i32(targets).set(batch.targets);
-      program.i32(nextIds).set(batch.nextIds);
-      program.i32(nextTargets).set(batch.nextTargets);
       const trained = countTargets(batch.targets);
-      const nextTrained = countTargets(batch.nextTargets);
       program.f32(seeds).fill(scale / Math.max(trained, 1));
-      program.f32(nextSeeds).fill((scale * mtpWeight) / Math.max(nextTrained, 1));
+      const trainedAhead = ahead.map((module, depth) => {
+        const given = batch.ahead[depth];
+        if (!given) throw new RangeError(`a batch for ${batch.ahead.length} MTP modules, expected ${ahead.length}`);
+        program.i32(module.ids).set(given.ids);
+        program.i32(module.targets).set(given.targets);
+        const count = Math.max(countTargets(given.targets), 1);
+        program.f32(module.seeds).fill((scale * mtpWeight) / ahead.length / count);
+        return count;
+      });
       await program.run({});
-      return { nats: sum(loss), targets: trained, mtp: nextLoss && sum(nextLoss) / Math.max(nextTrained, 1) };
+      const mtpLosses = ahead.map((module, depth) => sum(module.loss) / trainedAhead[depth]!);
+      const mtp = ahead.length > 0 ? mtpLosses.reduce((a, b) => a + b, 0) / ahead.length : null;
+      return { nats: sum(loss), targets: trained, mtp };
     },
     expertLoads: () => routes.map(({ layer, plan }) => ({ layer, counts: differences(program, plan.offsets) })),
   };

@@ -7,7 +7,7 @@ import { dot, noise } from '../backend/run-op.ts';
 import { tinyConfig, tinyDocuments } from './tiny-run.ts';
 
 // weights large enough that every part of the model bends the loss
-const deepSeek = { ...tinyConfig, tieWordEmbeddings: false, initializerRange: 0.15 };
+const deepSeek = { ...tinyConfig, tieWordEmbeddings: false, initializerRange: 0.15, numNextnPredictLayers: 2 };
 const qwen2 = parseConfig(
   {
     model_type: 'qwen2',
@@ -29,7 +29,7 @@ const qwen2 = parseConfig(
   },
   'config.json',
 );
-const batch = packDocuments(tinyDocuments, { sequence: 32, rows: 64, seed: 5 }).batch(0);
+const batch = packDocuments(tinyDocuments, { sequence: 32, rows: 64, seed: 5, modules: 2 }).batch(0);
 const MTP_WEIGHT = 0.3;
 const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 };
 
@@ -49,7 +49,7 @@ async function differentiated(config: ModelConfig) {
 }
 
 describe.each<[string, ModelConfig]>([
-  ['DeepSeek with experts and MTP', deepSeek],
+  ['DeepSeek with experts and two MTP modules', deepSeek],
   ['Qwen2, dense, with tied embeddings', qwen2],
 ])('a whole model: %s', (_, config) => {
   test('the gradient of every tensor is the slope of the loss along it', async () => {

@@ -19,7 +19,8 @@ test('each token learns the next of its own document, sees no other, and counts 
     fc.property(lengths, fc.integer({ min: 0, max: 5 }), (sizes, index) => {
       fc.pre(sizes.reduce((a, b) => a + b, 0) >= 32);
       const documents = documentsOf(sizes);
-      const { ids, positions, starts, targets, nextIds, nextTargets } = packDocuments(documents, {
+      const { ids, positions, starts, targets, ahead } = packDocuments(documents, {
+        modules: 3,
         sequence: 16,
         rows: 32,
         seed: 4,
@@ -29,8 +30,11 @@ test('each token learns the next of its own document, sees no other, and counts 
         const learnt = (i: number) =>
           i < sizes[document]! && documents[document]!.trained[i] ? document * 1000 + i : -1;
         expect(targets[r]).toBe(learnt(at + 1));
-        expect(nextTargets[r]).toBe(learnt(at + 2));
-        expect(nextIds[r]).toBe(at + 1 < sizes[document]! ? document * 1000 + at + 1 : 0);
+        ahead.forEach((module, d) => {
+          expect(module.targets[r]).toBe(learnt(at + d + 2));
+          expect(module.ids[r]).toBe(at + d + 1 < sizes[document]! ? document * 1000 + at + d + 1 : 0);
+        });
+        expect(ahead.length).toBe(3);
         expect(positions[r]).toBe(r - starts[r]!);
         expect(starts[r]).toBeGreaterThanOrEqual(r - (r % 16));
         for (let s = starts[r]!; s < r; s++) expect(Math.floor(ids[s]! / 1000)).toBe(document);
