@@ -100,12 +100,13 @@ test('an error page of a proxy is named by its status', async () => {
 });
 
 test.each([
-  ['seconds', '7', 7000],
-  ['a date', new Date(Date.now() + 9000).toUTCString(), 9000],
-  ['nothing', undefined, 1000],
-])('429 says when to try again: %s', async (_, retryAfter, ms) => {
-  const url = await status(429, retryAfter === undefined ? {} : { 'Retry-After': retryAfter }, apiError('queue full'));
+  ['seconds', () => '7', 7000],
+  ['a date', () => new Date(Date.now() + 9000).toUTCString(), 9000],
+  ['nothing', () => undefined, 1000],
+])('429 says when to try again: %s', async (_, header, ms) => {
   const before = Date.now();
+  const retryAfter = header();
+  const url = await status(429, retryAfter === undefined ? {} : { 'Retry-After': retryAfter }, apiError('queue full'));
   const failure = await failureOf(ask(url));
   if (failure.kind !== 'busy') throw new Error(`found ${failure.kind}`);
   // A date counts whole seconds.

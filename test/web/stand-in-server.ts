@@ -72,17 +72,17 @@ export async function startStandIn(pagesFolder: string, port = 0): Promise<Stand
     const events = answerEvents(manner);
     const pauseAfter = manner.kind === 'answer' ? manner.pauseAfter : events.length;
     const encoder = new TextEncoder();
+    // a resume that comes before the pause counts too
+    const resumed = new Promise<void>((resolve) => {
+      resume = resolve;
+    });
     let sent = 0;
     c.req.raw.signal.addEventListener('abort', () => {
       standIn.abandoned = true;
     });
     const body = new ReadableStream<Uint8Array>({
       async pull(controller) {
-        if (sent === pauseAfter) {
-          await new Promise<void>((resolve) => {
-            resume = resolve;
-          });
-        }
+        if (sent === pauseAfter) await resumed;
         const event = events[sent++];
         // A beat between the words, so that they come in several pieces.
         await new Promise((resolve) => setTimeout(resolve, 2));
