@@ -1,4 +1,4 @@
-/** The public API: load a model folder, look at its logits, let it write. */
+/** The public API: load a model folder, look at its logits, let it write; train one. */
 export type { SampledToken, Times, Usage } from './engine/engine.ts';
 export { type LanguageModel, type LoadOptions, loadModel, type Prompt, PromptError } from './engine/language-model.ts';
 export { type ModelReport, modelReport } from './engine/model-report.ts';
@@ -6,3 +6,5 @@ export { QueueFullError, RequestTooLargeError } from './engine/scheduler.ts';
 export type { TextGeneration, TextOptions, TextPiece } from './engine/text-generation.ts';
 export { type ModelConfig, parseConfig } from './model/config.ts';
 export { FormatError } from './numerics/format-error.ts';
+export { type RunPlan, type RunReport, runConfig } from './train/configured-run.ts';
+export { readTrainConfig, type TrainConfig } from './train/train-config.ts';

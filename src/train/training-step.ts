@@ -20,6 +20,8 @@ export interface LossProgram {
    * loss + mtpWeight · mtpLoss to the parameters' gradients.
    */
   run(batch: Batch, scale?: number): Promise<Losses>;
+  /** As `run`. @returns what each op took, in order */
+  profile(batch: Batch): Promise<{ kernel: string; seconds: number }[]>;
   /** Tokens sent to each expert in the last run, one array for each MoE layer, MTP modules after the main ones. */
   expertLoads(): { layer: number; counts: Int32Array }[];
   /** Bytes of planned memory: activations, saved values and their gradients. */
@@ -85,35 +87,46 @@ export function lossProgram(
   const program = compile(graph, { token: rows, logit: 0, sequence: 0 }, keep);
   const sum = (tensor: Tensor) => program.f32(tensor).reduce((a, b) => a + b, 0);
 
+  /** @returns trained targets of each loss, the main one first */
+  const fill = (batch: Batch, scale: number): number[] => {
+    if (batch.ids.length !== rows) throw new RangeError(`a batch of ${batch.ids.length} tokens, expected ${rows}`);
+    if (batch.ahead.length < ahead.length) {
+      throw new RangeError(`a batch for ${batch.ahead.length} MTP modules, expected ${ahead.length}`);
+    }
+    program.i32(ids).set(batch.ids);
+    program.i32(positions).set(batch.positions);
+    program.i32(starts).set(batch.starts);
+    const fillLoss = (given: Int32Array, row: Tensor, seedRow: Tensor, weight: number) => {
+      program.i32(row).set(given);
+      const count = given.reduce((n, target) => n + (target >= 0 ? 1 : 0), 0);
+      program.f32(seedRow).fill((scale * weight) / Math.max(count, 1));
+      return count;
+    };
+    const trained = fillLoss(batch.targets, targets, seeds, 1);
+    const trainedAhead = ahead.map((module, depth) => {
+      program.i32(module.ids).set(batch.ahead[depth]!.ids);
+      return fillLoss(batch.ahead[depth]!.targets, module.targets, module.seeds, mtpWeight / ahead.length);
+    });
+    return [trained, ...trainedAhead];
+  };
+
   return {
     bytes: program.bytes,
     async run(batch, scale = 1) {
-      if (batch.ids.length !== rows) throw new RangeError(`a batch of ${batch.ids.length} tokens, expected ${rows}`);
-      program.i32(ids).set(batch.ids);
-      program.i32(positions).set(batch.positions);
-      program.i32(starts).set(batch.starts);
-      program.i32(targets).set(batch.targets);
-      const trained = countTargets(batch.targets);
-      program.f32(seeds).fill(scale / Math.max(trained, 1));
-      const trainedAhead = ahead.map((module, depth) => {
-        const given = batch.ahead[depth];
-        if (!given) throw new RangeError(`a batch for ${batch.ahead.length} MTP modules, expected ${ahead.length}`);
-        program.i32(module.ids).set(given.ids);
-        program.i32(module.targets).set(given.targets);
-        const count = Math.max(countTargets(given.targets), 1);
-        program.f32(module.seeds).fill((scale * mtpWeight) / ahead.length / count);
-        return count;
-      });
+      const [trained, ...trainedAhead] = fill(batch, scale) as [number, ...number[]];
       await program.run({});
-      const mtpLosses = ahead.map((module, depth) => sum(module.loss) / trainedAhead[depth]!);
-      const mtp = ahead.length > 0 ? mtpLosses.reduce((a, b) => a + b, 0) / ahead.length : null;
-      return { nats: sum(loss), targets: trained, mtp };
+      const mtp = ahead.map((module, depth) => sum(module.loss) / Math.max(trainedAhead[depth]!, 1));
+      const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+      return { nats: sum(loss), targets: trained, mtp: mtp.length > 0 ? mean(mtp) : null };
+    },
+    async profile(batch) {
+      fill(batch, 1);
+      const seconds = await program.profile({});
+      return graph.ops.map(({ kernel }, i) => ({ kernel, seconds: seconds[i]! }));
     },
     expertLoads: () => routes.map(({ layer, plan }) => ({ layer, counts: differences(program, plan.offsets) })),
   };
 }
-
-const countTargets = (targets: Int32Array) => targets.reduce((n, target) => n + (target >= 0 ? 1 : 0), 0);
 
 function differences(program: Program, offsets: Tensor): Int32Array {
   const start = program.i32(offsets);

@@ -3,7 +3,7 @@ import { type ModelConfig, parseConfig } from '../../src/model/config.ts';
 import { packDocuments } from '../../src/train/packed-documents.ts';
 import { createParameters } from '../../src/train/parameters.ts';
 import { createOptimizer, lossProgram } from '../../src/train/training-step.ts';
-import { dot, noise } from '../backend/run-op.ts';
+import { dot, noise, relativeError } from '../backend/run-op.ts';
 import { tinyConfig, tinyDocuments } from './tiny-run.ts';
 
 // weights large enough that every part of the model bends the loss
@@ -29,7 +29,8 @@ const qwen2 = parseConfig(
   },
   'config.json',
 );
-const batch = packDocuments(tinyDocuments, { sequence: 32, rows: 64, seed: 5, modules: 2 }).batch(0);
+const packed = packDocuments(tinyDocuments, { sequence: 32, rows: 64, seed: 5, modules: 2 });
+const batch = packed.batch(0);
 const MTP_WEIGHT = 0.3;
 const ADAMW = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0 };
 
@@ -102,4 +103,24 @@ describe.each<[string, ModelConfig]>([
     const cosine = dot(gradient, rounded) / Math.sqrt(dot(gradient, gradient) * dot(rounded, rounded));
     expect(cosine).toBeGreaterThan(0.99);
   });
+});
+
+test('two batches of a step add their halves of the gradient', async () => {
+  const parameters = createParameters(deepSeek, 3, 'fp32');
+  const program = lossProgram(deepSeek, parameters, { rows: 64, mtpWeight: MTP_WEIGHT, gradients: true });
+  const optimizer = createOptimizer(parameters, ADAMW);
+  await parameters.repack();
+  const gradientOf = async (batches: number[], scale: number) => {
+    await optimizer.zero();
+    for (const i of batches) await program.run(packed.batch(i), scale);
+    return parameters.gradient.slice();
+  };
+  const [first, second] = [await gradientOf([0], 1), await gradientOf([1], 1)];
+  const both = await gradientOf([0, 1], 0.5);
+  expect(
+    relativeError(
+      both,
+      first.map((value, i) => (value + second[i]!) / 2),
+    ),
+  ).toBeLessThan(1e-6);
 });
