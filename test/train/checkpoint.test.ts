@@ -18,7 +18,7 @@ import { createRunner } from '../../src/model/runner.ts';
 import { writeSafetensors } from '../../src/numerics/safetensors-writer.ts';
 import { fingerprint, tinyConfig, tinyRun } from './tiny-run.ts';
 
-const STEPS = 12;
+const STEPS = 24;
 const folder = mkdtempSync(path.join(os.tmpdir(), 'train-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -32,8 +32,9 @@ const ended = (child: ChildProcess) =>
   new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
 
 /** Checkpoints that are being written, or were when the process died. */
-const partsIn = (checkpoints: string) =>
-  existsSync(checkpoints) ? readdirSync(checkpoints).filter((name) => name.endsWith('.part')).length : 0;
+const partsIn = (checkpoints: string) => namesIn(checkpoints).filter((name) => name.endsWith('.part'));
+const whole = (checkpoints: string) => namesIn(checkpoints).filter((name) => name.startsWith('step-'));
+const namesIn = (checkpoints: string) => (existsSync(checkpoints) ? readdirSync(checkpoints) : []);
 
 const uninterrupted = tinyRun(STEPS, null);
 
@@ -42,19 +43,31 @@ test('the loss falls, and experts share the work', async () => {
   expect(losses.at(-1)!).toBeLessThan(losses[0]! - 0.3);
 });
 
-test('a run that is killed while it writes checkpoints ends with the weights of one that was not, bit for bit', async () => {
+test('a run that goes on from a checkpoint has the weights of one that was not stopped, bit for bit', async () => {
+  const checkpoints = path.join(folder, 'stopped');
+  await tinyRun(STEPS, checkpoints, 5);
+  const { parameters, losses } = await tinyRun(STEPS, checkpoints);
+  expect(losses.length).toBe(STEPS - 5);
+  expect(fingerprint(parameters)).toBe(fingerprint((await uninterrupted).parameters));
+});
+
+test('so has one that is killed again and again while it writes checkpoints', async () => {
   const checkpoints = path.join(folder, 'killed');
   const out = path.join(folder, 'killed.txt');
   let torn = 0;
-  for (let life = 1; life <= 4; life++) {
+  for (let life = 1; life <= 6; life++) {
+    const before = whole(checkpoints).at(-1);
     const child = start(checkpoints, out);
     const exit = ended(child);
+    // each life writes a checkpoint and dies later: every other one while it is seen to write or remove one
     const watch = setInterval(() => {
-      if (partsIn(checkpoints) > 0 && Math.random() < 0.3) child.kill('SIGKILL');
+      const advanced = whole(checkpoints).at(-1) !== before;
+      const moment = life % 2 === 0 || partsIn(checkpoints).length > 0;
+      if (advanced && moment && Math.random() < 0.15) child.kill('SIGKILL');
     }, 1);
     await exit;
     clearInterval(watch);
-    torn += partsIn(checkpoints);
+    if (partsIn(checkpoints).length > 0) torn++;
   }
   expect(torn).toBeGreaterThan(0);
   expect(await ended(start(checkpoints, out))).toBe(0);

@@ -59,10 +59,11 @@ export const tinyDocuments = Array.from({ length: 60 }, (_, d) => {
   return { ids };
 });
 
-/** Trains to step `steps`, going on from the newest checkpoint in `checkpoints` if there is one. */
+/** Trains to step `steps`, going on from the newest checkpoint in `checkpoints` if there is one; leaves after `until`. */
 export async function tinyRun(
   steps: number,
   checkpoints: string | null,
+  until = steps,
 ): Promise<{ parameters: Parameters; losses: number[] }> {
   const parameters = createParameters(tinyConfig, 5);
   const data = packDocuments(tinyDocuments, { sequence: 64, rows: ROWS, seed: 9 });
@@ -80,6 +81,7 @@ export async function tinyRun(
   const losses: number[] = [];
   for await (const report of trainModel(tinyConfig, parameters, data, [], settings, { checkpoints, companions: [] })) {
     losses.push(report.loss);
+    if (report.step === until) break;
   }
   return { parameters, losses };
 }
