@@ -5,7 +5,7 @@ import { QueueFullError, RequestTooLargeError } from '../engine/scheduler.ts';
 import { ChatTemplateError } from '../tokenizer/chat-template.ts';
 
 type ErrorType = 'invalid_request_error' | 'authentication_error' | 'rate_limit_error' | 'server_error';
-type Status = 400 | 401 | 404 | 405 | 413 | 415 | 429 | 500 | 503;
+type Status = 400 | 401 | 404 | 405 | 408 | 413 | 415 | 429 | 431 | 500 | 503;
 
 /** A failure to report to the client. `param` names the field of the body that is at fault, as a path. */
 export class ApiError extends Error {

@@ -1,7 +1,10 @@
 /** A listening server that can be closed without cutting off the answers under way. */
+import { type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { createAdaptorServer } from '@hono/node-server';
 import type { Hono } from 'hono';
+import { ApiError, errorBody } from './api-error.ts';
 
 export interface Listening {
   /** With the real port. */
@@ -15,7 +18,8 @@ export interface Listening {
  * @throws Error when the address is taken or not this machine's
  */
 export async function listen(app: Hono, host: string, port: number): Promise<Listening> {
-  const server = createAdaptorServer({ fetch: app.fetch });
+  const server = createAdaptorServer({ fetch: app.fetch }) as Server;
+  turnAwayWhatIsNotHttp(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const taken = error.code === 'EADDRINUSE';
@@ -29,9 +33,44 @@ export async function listen(app: Hono, host: string, port: number): Promise<Lis
     url: `http://${name}:${address.port}`,
     async close(graceMs) {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      const cutOff = setTimeout(() => 'closeAllConnections' in server && server.closeAllConnections(), graceMs);
+      const cutOff = setTimeout(() => server.closeAllConnections(), graceMs);
       await closed;
       clearTimeout(cutOff);
     },
   };
+}
+
+/** How long a client that was turned away may take to read why. */
+const LINGER_MS = 2000;
+
+/**
+ * Tells the client what was wrong and goes on reading, so that it can be read: closing a connection on which bytes are
+ * unread resets it, and a reset takes back what was sent before.
+ */
+function turnAwayWhatIsNotHttp(server: Server): void {
+  const answers = new WeakMap<Duplex, ServerResponse>();
+  server.on('request', ({ socket }, response) => answers.set(socket, response));
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    const answer = answers.get(socket);
+    if (answer?.headersSent && !answer.writableFinished) socket.destroy();
+    // Comes again with every piece of what is not HTTP.
+    if (!socket.writable) return;
+    socket.end(refusal(error));
+    const limit = setTimeout(() => socket.destroy(), LINGER_MS);
+    socket.once('close', () => clearTimeout(limit));
+  });
+}
+
+function refusal({ code }: NodeJS.ErrnoException): string {
+  const [status, message] =
+    code === 'HPE_HEADER_OVERFLOW'
+      ? ([431, 'the headers of the request are too long'] as const)
+      : code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? ([408, 'the request did not arrive in time'] as const)
+        : ([400, 'what was sent is not HTTP'] as const);
+  const body = JSON.stringify(errorBody(new ApiError(status, message)));
+  return (
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Type: application/json\r\n` +
+    `Content-Length: ${body.length}\r\n\r\n${body}`
+  );
 }
