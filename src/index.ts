@@ -1,4 +1,7 @@
-/** The public API: load a model folder, look at its logits, let it write; train one. */
+/** The public API: load a model folder, look at its logits, let it write; train one; count what one takes. */
+export { type Architecture, parseArchitecture } from './economics/architecture.ts';
+export { MODELS, modelById } from './economics/model-catalogue.ts';
+export { type CountSettings, type ModelCounts, modelCounts } from './economics/model-counts.ts';
 export type { SampledToken, Times, Usage } from './engine/engine.ts';
 export { type LanguageModel, type LoadOptions, loadModel, type Prompt, PromptError } from './engine/language-model.ts';
 export { type ModelReport, modelReport } from './engine/model-report.ts';

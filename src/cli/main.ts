@@ -6,6 +6,7 @@ import { convertCommand } from './convert.ts';
 import { inspectCommand } from './inspect.ts';
 import { logitsCommand } from './logits.ts';
 import { makeCheckpointCommand } from './make-checkpoint.ts';
+import { priceCommand } from './price.ts';
 import { reportFailure } from './report-failure.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
@@ -25,7 +26,8 @@ const program = new Command('farthing')
   .addCommand(trainCommand())
   .addCommand(makeCheckpointCommand())
   .addCommand(convertCommand())
-  .addCommand(benchCommand());
+  .addCommand(benchCommand())
+  .addCommand(priceCommand());
 
 try {
   await program.parseAsync();

@@ -16,7 +16,17 @@ beforeAll(async () => {
 afterAll(() => rm(scratch, { recursive: true, force: true }));
 
 test('every command explains itself with examples', async () => {
-  for (const command of ['run', 'serve', 'inspect', 'logits', 'train', 'bench', 'convert', 'make-checkpoint']) {
+  for (const command of [
+    'run',
+    'serve',
+    'inspect',
+    'logits',
+    'train',
+    'bench',
+    'convert',
+    'make-checkpoint',
+    'price',
+  ]) {
     const { code, stdout } = await farthing([command, '--help']);
     expect({ command, code }).toEqual({ command, code: 0 });
     expect(stdout).toContain(`$ farthing ${command}`);
