@@ -2,6 +2,24 @@
 export { type Architecture, parseArchitecture } from './economics/architecture.ts';
 export { MODELS, modelById } from './economics/model-catalogue.ts';
 export { type CountSettings, type ModelCounts, modelCounts } from './economics/model-counts.ts';
+export {
+  type Alias,
+  PRICE_BOOK,
+  type Price,
+  type PriceBook,
+  parsePriceBook,
+  type Window,
+} from './economics/price-book.ts';
+export { moneyText } from './economics/price-book-money.ts';
+export {
+  type Call,
+  type Cost,
+  PriceError,
+  type Quote,
+  quote,
+  type Rate,
+  reprice,
+} from './economics/price-book-quote.ts';
 export type { SampledToken, Times, Usage } from './engine/engine.ts';
 export { type LanguageModel, type LoadOptions, loadModel, type Prompt, PromptError } from './engine/language-model.ts';
 export { type ModelReport, modelReport } from './engine/model-report.ts';
