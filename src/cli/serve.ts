@@ -15,6 +15,7 @@ interface Options {
   readonly sequences: number;
   readonly waiting: number;
   readonly cacheMb?: number;
+  readonly runs: string;
   readonly logLevel: string;
   readonly json?: boolean;
 }
@@ -24,7 +25,7 @@ const GRACE_MS = 30_000;
 
 export function serveCommand(): Command {
   return new Command('serve')
-    .description('Serve a model over HTTP: OpenAI-compatible API, and a page to chat with it.')
+    .description('Serve a model over HTTP: OpenAI-compatible API, and pages to chat with it and to watch training.')
     .addOption(modelOption())
     .option('--host <host>', 'address to listen on', '127.0.0.1')
     .option('--port <port>', 'port to listen on; 0 takes any free one', whole(0, 65535), 8000)
@@ -38,6 +39,7 @@ export function serveCommand(): Command {
       'memory for the cache (default: what the sequences need, at most a quarter of all)',
       whole(1, 2 ** 24),
     )
+    .option('--runs <dir>', 'folder of training runs to watch and compare at /train', 'runs')
     .addOption(
       new Option('--log-level <level>', 'what to log, as JSON lines on standard error')
         .choices(['debug', 'info', 'warn', 'error', 'silent'])
@@ -49,6 +51,7 @@ export function serveCommand(): Command {
       examples(
         'farthing serve',
         'farthing serve --model ./DeepSeek-V2-Lite-Chat --port 9000 --api-key secret',
+        'farthing serve --runs runs    # and watch them train at http://127.0.0.1:8000/train',
         `curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n` +
           `      -d '{"model": "farthing-tiny", "messages": [{"role": "user", "content": "Hello"}]}'`,
       ),
@@ -70,11 +73,13 @@ async function run(options: Options): Promise<void> {
   const cache = cacheMb === undefined ? {} : { cacheBytes: cacheMb * 2 ** 20 };
   const model = await loadModel(options.model, { compute, sequences, waiting, ...cache });
   const pagesFolder = fileURLToPath(new URL('../../dist/web', import.meta.url));
+  const stopping = new AbortController();
   const app = createApp({
     model,
     apiKey: options.apiKey ?? null,
     log,
     metrics: createMetrics(model.engine, model.name),
+    runs: { folder: options.runs, stopping: stopping.signal },
     pagesFolder: existsSync(pagesFolder) ? pagesFolder : null,
   });
   if (options.apiKey === undefined && !['127.0.0.1', '::1', 'localhost'].includes(options.host)) {
@@ -87,6 +92,7 @@ async function run(options: Options): Promise<void> {
       : `${model.name} is being served.\n  Chat:  ${server.url}/\n  API:   ${server.url}/v1`,
   );
   await signalToStop();
+  stopping.abort();
   log.info('stopping: answers under way may finish; a second signal ends them');
   const again = signalToStop().then(() => model.close());
   await Promise.race([server.close(GRACE_MS), again]);

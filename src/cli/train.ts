@@ -1,4 +1,5 @@
 /** `farthing train`: trains a model as a TOML file says. */
+import path from 'node:path';
 import { Command } from 'commander';
 import type { RunPlan, RunReport } from '../train/configured-run.ts';
 import { examples, threadsOption } from './arguments.ts';
@@ -32,7 +33,13 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
   const { runConfig } = await import('../train/configured-run.ts');
   const { default: logUpdate } = await import('log-update');
   const { steps } = config.schedule;
-  const onPlan = (plan: RunPlan) => void (json || console.log(describePlan(plan, steps)));
+  const onPlan = (plan: RunPlan) => {
+    if (json) return;
+    console.log(describePlan(plan));
+    console.log(
+      `To watch: farthing serve --runs ${path.relative('.', path.dirname(config.run.folder)) || '.'}, page /train`,
+    );
+  };
   const recent: number[] = [];
   const show = (report: RunReport) => {
     recent.push(report.seconds);
@@ -61,10 +68,7 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
   } else if (!json) console.log(`${config.run.folder}: model/ holds the model, loss.svg its curve`);
 }
 
-function describePlan(
-  { parameters, trainingTokens, tokensPerStep, validationBatches }: RunPlan,
-  steps: number,
-): string {
+function describePlan({ steps, parameters, trainingTokens, tokensPerStep, validationBatches }: RunPlan): string {
   const epochs = (steps * tokensPerStep) / trainingTokens;
   return [
     `${count(parameters)} parameters`,

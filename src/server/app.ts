@@ -11,6 +11,7 @@ import { readBody } from './json-body.ts';
 import type { Metrics } from './metrics.ts';
 import { pages } from './pages.ts';
 import { chatBody, completionBody } from './request-bodies.ts';
+import { trainingRuns, type WatchedRuns } from './training-runs.ts';
 
 export interface AppOptions {
   readonly model: LanguageModel;
@@ -18,11 +19,13 @@ export interface AppOptions {
   readonly apiKey: string | null;
   readonly log: Logger;
   readonly metrics: Metrics;
+  /** Training runs to look at. */
+  readonly runs: WatchedRuns;
   /** Folder of the built browser pages; null serves none. */
   readonly pagesFolder: string | null;
 }
 
-export function createApp({ model, apiKey, log, metrics, pagesFolder }: AppOptions): Hono {
+export function createApp({ model, apiKey, log, metrics, runs, pagesFolder }: AppOptions): Hono {
   const app = new Hono();
   const created = Math.floor(Date.now() / 1000);
   const card = {
@@ -68,11 +71,16 @@ export function createApp({ model, apiKey, log, metrics, pagesFolder }: AppOptio
     checkModel(body.model, model);
     return answer(c, body.stream === true, startCompletion(model, body, c.req.raw.signal));
   });
+  app.route(
+    '/v1/runs',
+    trainingRuns(runs, (error) => describe(error, '/v1/runs')),
+  );
   for (const [path, allow] of [
     ['/health', 'GET'],
     ['/metrics', 'GET'],
     ['/v1/models', 'GET'],
     ['/v1/models/:model', 'GET'],
+    ['/v1/runs', 'GET'],
     ['/v1/chat/completions', 'POST'],
     ['/v1/completions', 'POST'],
   ] as const) {

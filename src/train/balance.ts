@@ -11,3 +11,9 @@ export function loadImbalance(counts: Int32Array): number {
   const total = counts.reduce((a, b) => a + b, 0);
   return total === 0 ? 1 : (counts.reduce((a, b) => Math.max(a, b), 0) * counts.length) / total;
 }
+
+/** Each expert's load over the mean, in percent: 100 is its share. Short to write, and exact enough to look at. */
+export function loadPercents(counts: Int32Array): number[] {
+  const total = counts.reduce((a, b) => a + b, 0);
+  return Array.from(counts, (count) => Math.round((100 * count * counts.length) / Math.max(total, 1)));
+}

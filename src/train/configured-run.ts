@@ -1,6 +1,7 @@
 /** From a training config to its run: texts to tokens, steps to metrics and samples, and the finished model. */
 import { appendFile, mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { replaceFile } from '../numerics/replace-file.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { readCorpus } from './corpus.ts';
 import { writeLossCurve } from './loss-curve.ts';
@@ -18,8 +19,9 @@ export interface RunReport extends StepMetrics {
   readonly samples?: readonly SampledText[];
 }
 
-/** What will be trained, before the first step. */
+/** What will be trained, before the first step; kept in the run's folder as run.json. */
 export interface RunPlan {
+  readonly steps: number;
   readonly parameters: number;
   /** Tokens of one epoch. */
   readonly trainingTokens: number;
@@ -28,8 +30,8 @@ export interface RunPlan {
 }
 
 /**
- * Runs a config to its last step. In its folder: checkpoints/, metrics.jsonl, samples.jsonl and, at the end, loss.svg
- * and model/.
+ * Runs a config to its last step. In its folder: run.json, checkpoints/, metrics.jsonl, samples.jsonl and, at the
+ * end, loss.svg and model/.
  * @param resume go on from the newest checkpoint; otherwise the folder must not hold a run yet
  * @param onPlan told once, before the first step
  * @throws TrainConfigError, CorpusError, TrainingCheckpointError naming file and key, line or field
@@ -60,13 +62,16 @@ export async function* runConfig(
         })
       : null;
   const settings = settingsOf(config);
-  onPlan({
+  const plan: RunPlan = {
+    steps: settings.schedule.steps,
     parameters: parameters.list.reduce((sum, { count }) => sum + count, 0),
     trainingTokens: training.tokens,
     tokensPerStep: settings.rows * settings.accumulate,
     validationBatches: validation.length,
-  });
+  };
+  onPlan(plan);
   await mkdir(run.folder, { recursive: true });
+  await replaceFile(inRun('run.json'), (file) => file.writeFile(`${JSON.stringify(plan)}\n`));
   const companions = ['tokenizer.json', 'tokenizer_config.json'].map((name) => path.join(tokenizerFolder, name));
   const files = { checkpoints: inRun('checkpoints'), companions };
   let isFirst = true;

@@ -1,6 +1,6 @@
 /** A training run from its first or its last checkpoint to its last step. */
 import type { ModelConfig } from '../model/config.ts';
-import { balanceExperts, loadImbalance } from './balance.ts';
+import { balanceExperts, loadImbalance, loadPercents } from './balance.ts';
 import type { Batch, PackedDocuments } from './packed-documents.ts';
 import type { Parameters } from './parameters.ts';
 import { learningRate, type Schedule } from './schedule.ts';
@@ -34,6 +34,8 @@ export interface StepReport {
   readonly gradientNorm: number;
   /** Worst layer's busiest expert over the mean. */
   readonly imbalance: number | null;
+  /** By MoE layer, each expert's load over the mean in percent. */
+  readonly expertLoads?: Readonly<Record<number, readonly number[]>>;
   readonly tokens: number;
   readonly seconds: number;
   /** Nats per token of the validation batches, where they were run. */
@@ -103,6 +105,9 @@ export async function* trainModel(
       learningRate: rate,
       gradientNorm,
       imbalance: loads.size > 0 ? Math.max(...[...loads.values()].map(loadImbalance)) : null,
+      ...(loads.size > 0
+        ? { expertLoads: Object.fromEntries([...loads].map(([layer, counts]) => [layer, loadPercents(counts)])) }
+        : {}),
       tokens: rows * accumulate,
       seconds,
     };

@@ -91,6 +91,11 @@ test('a run is killed, goes on from its checkpoint, and leaves a model that answ
   expect(reports.at(-1)).toMatchObject({ step: 30, tokens: 256 });
   expect(reports.at(-1).loss).toBeLessThan(first.reports()[0].loss - 1);
   expect(reports.at(-1).bitsPerByte).toBeGreaterThan(0);
+  // percent of the mean, for each of 16 experts; the MTP module is layer 2
+  const { expertLoads } = reports.at(-1) as { expertLoads: Record<string, number[]> };
+  expect(Object.keys(expertLoads)).toEqual(['1', '2']);
+  for (const loads of Object.values(expertLoads)) expect(loads.reduce((a, b) => a + b)).toBeCloseTo(1600, -1.3);
+  expect(Math.max(...Object.values(expertLoads).flat()) / 100).toBeCloseTo(reports.at(-1).imbalance, 1);
   expect(readFileSync(path.join(folder, 'kept/loss.svg'), 'utf8')).toMatch(/^<svg/);
   expect(stepsIn('kept/metrics.jsonl')).toEqual(Array.from({ length: 30 }, (_, i) => i + 1));
   expect(stepsIn('kept/samples.jsonl')).toEqual([10, 10, 20, 20, 30, 30]);

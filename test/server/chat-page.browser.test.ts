@@ -25,7 +25,9 @@ describe.runIf(browserToTestWith)('the chat page on the real server', () => {
     model = await loadModel(await makeTinyModel());
     const metrics = createMetrics(model.engine, model.name);
     const log = pino({ level: 'silent' });
-    server = await listen(createApp({ model, apiKey: key, log, metrics, pagesFolder: pages.folder }), '127.0.0.1', 0);
+    const runs = { folder: 'none', stopping: new AbortController().signal };
+    const app = createApp({ model, apiKey: key, log, metrics, runs, pagesFolder: pages.folder });
+    server = await listen(app, '127.0.0.1', 0);
     browser = await launchBrowser();
   });
   afterAll(async () => {
