@@ -154,7 +154,7 @@ napi_value map_file(napi_env env, napi_callback_info info) {
 
 struct Program {
   std::vector<Op> ops;
-  std::vector<double> seconds;    // of each op in the last profiled run
+  OpTimes times;                  // of the last profiled run
   std::vector<napi_ref> buffers;  // keeps the memory alive that the views point into
   bool running = false;
 };
@@ -248,8 +248,8 @@ struct Run {
   napi_ref keep;  // the program, while it runs
 };
 
-// runProgram(program, lengths, profile): a promise, kept when every op is done, of the seconds of each op if profiled.
-// The event loop stays free.
+// runProgram(program, lengths, profile): a promise, kept when every op is done; if profiled, of an ArrayBuffer of f64
+// [ops, threads, 2]: when each thread began and ended its part. The event loop stays free.
 napi_value run_program(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     napi_value args[3];
@@ -258,7 +258,6 @@ napi_value run_program(napi_env env, napi_callback_info info) {
     check(env, napi_get_value_bool(env, args[2], &run->profile));
     check(env, napi_get_value_external(env, args[0], reinterpret_cast<void**>(&run->program)));
     if (run->program->running) throw Failure{"the program is already running"};
-    run->program->seconds.resize(run->program->ops.size());
     for (uint32_t axis = 0; axis < kAxes; ++axis) run->lengths[axis] = integer(env, element(env, args[1], axis));
     napi_value promise, name;
     check(env, napi_create_promise(env, &run->deferred, &promise));
@@ -268,20 +267,17 @@ napi_value run_program(napi_env env, napi_callback_info info) {
                    env, nullptr, name,
                    [](napi_env, void* data) {
                      auto* r = static_cast<Run*>(data);
-                     execute(r->program->ops, r->lengths, r->profile ? r->program->seconds.data() : nullptr);
+                     execute(r->program->ops, r->lengths, r->profile ? &r->program->times : nullptr);
                    },
                    [](napi_env e, napi_status, void* data) {
                      std::unique_ptr<Run> r(static_cast<Run*>(data));
                      r->program->running = false;
                      napi_value result;
                      if (r->profile) {
-                       const auto& seconds = r->program->seconds;
-                       napi_create_array_with_length(e, seconds.size(), &result);
-                       for (size_t i = 0; i < seconds.size(); ++i) {
-                         napi_value number;
-                         napi_create_double(e, seconds[i], &number);
-                         napi_set_element(e, result, i, number);
-                       }
+                       const size_t bytes = r->program->times.size() * sizeof(OpTime);
+                       void* data = nullptr;
+                       napi_create_arraybuffer(e, bytes, &data, &result);
+                       std::memcpy(data, r->program->times.data(), bytes);
                      } else {
                        napi_get_undefined(e, &result);
                      }

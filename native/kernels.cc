@@ -28,9 +28,10 @@ namespace FARTHING_ISA {
 //
 #include "kernels/linear.h"
 #include "kernels/loss.h"
+#include "kernels/measure.h"
 #include "kernels/optimizer.h"
 
-static const KernelEntry table[] = {ATTENTION_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS LINEAR_KERNELS LOSS_KERNELS
+static const KernelEntry table[] = {ATTENTION_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS LINEAR_KERNELS LOSS_KERNELS MEASURE_KERNELS
                                         OPTIMIZER_KERNELS PACK_KERNELS{nullptr, nullptr}};
 }  // namespace FARTHING_ISA
 

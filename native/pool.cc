@@ -45,6 +45,8 @@ void Barrier::wait() {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads), gate_(threads), scratch_(threads) {
@@ -63,12 +65,13 @@ class Pool {
 
   int threads() const { return threads_; }
 
-  void run(const std::vector<Op>& ops, const int64_t* lengths, double* seconds) {
+  void run(const std::vector<Op>& ops, const int64_t* lengths, OpTimes* times) {
     {
       std::lock_guard lock(mutex_);
       ops_ = &ops;
       lengths_ = lengths;
-      seconds_ = seconds;
+      times_ = times;
+      begin_ = Clock::now();
       ++started_;
     }
     wake_.notify_all();
@@ -90,17 +93,14 @@ class Pool {
   }
 
   void execute_as(int thread) {
-    double* seconds = thread == 0 ? seconds_ : nullptr;
-    auto before = std::chrono::steady_clock::now();
+    const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin_).count(); };
+    size_t at = 0;
     for (const Op& op : *ops_) {
       const Context context{lengths_, thread, threads_, &gate_, &scratch_[thread]};
+      const double start = times_ ? now() : 0;
       op.kernel(op, context);
+      if (times_) (*times_)[at++ * threads_ + thread] = {start, now()};
       gate_.wait();
-      if (seconds) {
-        const auto now = std::chrono::steady_clock::now();
-        *seconds++ = std::chrono::duration<double>(now - before).count();
-        before = now;
-      }
     }
   }
 
@@ -114,7 +114,8 @@ class Pool {
   bool stopping_ = false;
   const std::vector<Op>* ops_ = nullptr;
   const int64_t* lengths_ = nullptr;
-  double* seconds_ = nullptr;
+  OpTimes* times_ = nullptr;
+  Clock::time_point begin_;
 };
 
 std::mutex pool_mutex;
@@ -122,12 +123,13 @@ std::unique_ptr<Pool> pool;
 
 }  // namespace
 
-void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], double* seconds) {
+void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], OpTimes* times) {
   std::lock_guard lock(pool_mutex);  // programs run one after another
   if (!pool) pool = std::make_unique<Pool>(1);
   for (const Op& op : ops)
     for (auto& next : op.next) next.store(0, std::memory_order_relaxed);
-  pool->run(ops, lengths, seconds);
+  if (times) times->resize(ops.size() * pool->threads());
+  pool->run(ops, lengths, times);
 }
 
 void set_threads(int threads) {

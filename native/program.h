@@ -112,9 +112,14 @@ const KernelEntry* kernels_plain();
 const KernelEntry* kernels_avx2();
 const KernelEntry* kernels_avx512();
 
-// Executes the ops in order on the pool; one parallel region, a barrier after each op.
-// seconds: null, or room for the time each op took from barrier to barrier.
-void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], double* seconds);
+// When a thread began and ended its part of an op, in seconds from the start of the program.
+struct OpTime {
+  double start, end;
+};
+using OpTimes = std::vector<OpTime>;  // [ops, threads]
+
+// Executes the ops in order on the pool; one parallel region, a barrier after each op. Fills `times` unless it is null.
+void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], OpTimes* times);
 
 // Threads of the pool, the caller of execute() included. Not while a program runs.
 void set_threads(int threads);

@@ -24,10 +24,19 @@ export interface Program {
   i32(tensor: Tensor): Int32Array;
   /** @throws RangeError when a length exceeds what the program was compiled for */
   run(lengths: Partial<Lengths>): Promise<void>;
-  /** As `run`. @returns seconds that each op of the graph took, in order */
-  profile(lengths: Partial<Lengths>): Promise<number[]>;
+  /** As `run`. @returns for each op of the graph, in order, when each thread worked on it */
+  profile(lengths: Partial<Lengths>): Promise<OpTimes[]>;
   /** Bytes of planned memory: shared temporaries plus `own` tensors. */
   readonly bytes: number;
+}
+
+/** Times of one op in seconds from the start of the program. */
+export interface OpTimes {
+  /** From the end of the op before to the end of the last thread. */
+  readonly start: number;
+  readonly end: number;
+  /** A thread's own part; from its end to that of the op it waits for the others. */
+  readonly threads: readonly { readonly start: number; readonly end: number }[];
 }
 
 const ALIGNMENT = 64;
@@ -106,9 +115,25 @@ export function compile(graph: Graph, greatest: Lengths, keep: readonly Tensor[]
       await runProgram(native, given(lengths), false);
     },
     async profile(lengths) {
-      return (await runProgram(native, given(lengths), true)) ?? [];
+      return opTimes((await runProgram(native, given(lengths), true))!, graph.ops.length);
     },
   };
+}
+
+/** @param buffer f64 [ops, threads, 2] */
+function opTimes(buffer: ArrayBuffer, ops: number): OpTimes[] {
+  const numbers = new Float64Array(buffer);
+  const threads = numbers.length / (2 * ops);
+  let start = 0;
+  return Array.from({ length: ops }, (_, op) => {
+    const parts = Array.from({ length: threads }, (_, thread) => {
+      const at = 2 * (op * threads + thread);
+      return { start: numbers[at]!, end: numbers[at + 1]! };
+    });
+    const times = { start, end: Math.max(...parts.map(({ end }) => end)), threads: parts };
+    start = times.end;
+    return times;
+  });
 }
 
 /**

@@ -28,7 +28,7 @@ interface Addon {
   allocate(bytes: number): ArrayBuffer;
   mapFile(path: string, byteOffset: number, bytes: number): ArrayBuffer;
   createProgram(ops: readonly PreparedOp[], buffers: readonly ArrayBuffer[]): NativeProgram;
-  runProgram(program: NativeProgram, lengths: readonly number[], profile: boolean): Promise<number[] | undefined>;
+  runProgram(program: NativeProgram, lengths: readonly number[], profile: boolean): Promise<ArrayBuffer | undefined>;
   setThreads(threads: number): void;
   peakBytes(): number;
   useInstructionSet(name: string): InstructionSet;

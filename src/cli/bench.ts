@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import type { Compute } from '../backend/graph.ts';
 import type { Measurement, Rate, Workload } from '../engine/measure.ts';
 import { computeOption, examples, modelOption, threadsOption, whole } from './arguments.ts';
+import { describeProfile, type ProfileReport, profileReport } from './bench-profile.ts';
 import { benchServeCommand } from './bench-serve.ts';
 import { bytes } from './quantities.ts';
 
@@ -11,6 +12,8 @@ interface Options extends Workload {
   readonly model: string;
   readonly compute: Compute;
   readonly threads?: number;
+  readonly profile?: boolean;
+  readonly trace?: string;
   readonly json?: boolean;
 }
 
@@ -25,6 +28,8 @@ export function benchCommand(): Command {
     .option('--repeat <n>', 'times each is measured', whole(1, 1000), 5)
     .addOption(computeOption())
     .addOption(threadsOption())
+    .option('--profile', 'where the time of a step goes: time, bytes and FLOPs of each kernel, beside the bounds')
+    .option('--trace <file>', 'write the profiled steps as a timeline that Perfetto and Chrome open')
     .option('--json', 'print as JSON')
     .enablePositionalOptions()
     .addCommand(benchServeCommand())
@@ -33,6 +38,7 @@ export function benchCommand(): Command {
       examples(
         'farthing bench --prompt 512 --decode 128',
         'farthing bench --model ./v2-lite --depth 4096 --batch 16 --threads 4 --json',
+        'farthing bench --model ./v2-lite --profile --trace step.json   # then open step.json in ui.perfetto.dev',
       ),
     )
     .action(run);
@@ -47,14 +53,20 @@ async function run(options: Options): Promise<void> {
   const native = await import('../backend/native.ts');
   if (options.threads !== undefined) native.setThreads(options.threads);
   const { compute, depth, batch, decode } = options;
-  const measured = await measure(await openModel(options.model, { compute }), options);
+  const model = await openModel(options.model, { compute });
+  const measured = await measure(model, options);
   const checkpoint = await openCheckpoint(options.model);
   const read = bytesPerToken(checkpoint, compute, { depth: depth + decode / 2, batch });
   const peakBytes = native.peakBytes();
   const bandwidth = await measureReadBandwidth();
   const readBytesPerSecond = measured.decode.tokensPerSecond.median * (read.weights + read.cache);
+  const profile =
+    options.profile || options.trace !== undefined
+      ? await profileReport(model, options, bandwidth, options.trace)
+      : undefined;
   const report = {
     ...measured,
+    profile,
     memory: {
       peakBytes,
       bytesReadPerToken: { weights: Math.round(read.weights), cache: Math.round(read.cache) },
@@ -75,6 +87,7 @@ async function run(options: Options): Promise<void> {
 }
 
 interface Report extends Measurement {
+  readonly profile: ProfileReport | undefined;
   readonly memory: {
     readonly peakBytes: number;
     readonly bytesReadPerToken: { readonly weights: number; readonly cache: number };
@@ -90,7 +103,7 @@ interface Report extends Measurement {
   };
 }
 
-function describe({ prefill, decode, memory, machine }: Report): string {
+function describe({ prefill, decode, memory, machine, profile }: Report): string {
   const perSecond = ({ median, min, max }: Rate, share = 1) => {
     const shown = (value: number) => (value / share).toLocaleString('en', { maximumSignificantDigits: 4 });
     return `${shown(median)} tokens/s (${shown(min)} to ${shown(max)})`;
@@ -111,5 +124,6 @@ function describe({ prefill, decode, memory, machine }: Report): string {
     ],
     ['peak memory', bytes(memory.peakBytes)],
   ];
-  return lines.map(([name, value]) => `${name.padEnd(17)}${value}`).join('\n');
+  const summary = lines.map(([name, value]) => `${name.padEnd(17)}${value}`).join('\n');
+  return profile ? `${summary}\n\n${describeProfile(profile)}` : summary;
 }

@@ -38,19 +38,8 @@ const BLOCK_TOKENS = 64;
 /** @throws RangeError when prompt or depth + decode exceed the model's context */
 export async function measure(model: Model, workload: Workload): Promise<Measurement> {
   const { prompt, decode, depth, batch, repeat } = workload;
-  const longest = Math.max(prompt, depth + decode);
-  const { maxPositionEmbeddings: context } = model.config;
-  if (longest > context) throw new RangeError(`${longest} tokens are more than the model's context of ${context}`);
-  const blocksPerSequence = Math.ceil(longest / BLOCK_TOKENS);
-  const runner = await createRunner(model, {
-    tokens: Math.max(STEP_TOKENS, batch),
-    logits: batch,
-    sequences: batch,
-    blocks: blocksPerSequence * batch,
-    blockTokens: BLOCK_TOKENS,
-    blocksPerSequence,
-  });
-  const ids = Int32Array.from({ length: longest }, (_, i) => (i * 7919 + 13) % model.config.vocabSize);
+  const runner = await benchRunner(model, workload);
+  const ids = promptIds(model, workload);
   const prefills: number[] = [];
   const decodes: number[] = [];
   for (let round = 0; round <= repeat; round++) {
@@ -65,6 +54,30 @@ export async function measure(model: Model, workload: Workload): Promise<Measure
   };
 }
 
+/** A runner with a cache that holds the workload. @throws RangeError as `measure` */
+export async function benchRunner(model: Model, workload: Workload): Promise<Runner> {
+  const { batch } = workload;
+  const longest = longestOf(workload);
+  const { maxPositionEmbeddings: context } = model.config;
+  if (longest > context) throw new RangeError(`${longest} tokens are more than the model's context of ${context}`);
+  const blocksPerSequence = Math.ceil(longest / BLOCK_TOKENS);
+  return await createRunner(model, {
+    tokens: Math.max(STEP_TOKENS, batch),
+    logits: batch,
+    sequences: batch,
+    blocks: blocksPerSequence * batch,
+    blockTokens: BLOCK_TOKENS,
+    blocksPerSequence,
+  });
+}
+
+const longestOf = ({ prompt, depth, decode }: Workload) => Math.max(prompt, depth + decode);
+
+/** Tokens that wake other experts each time. */
+export function promptIds({ config }: Model, workload: Workload): Int32Array {
+  return Int32Array.from({ length: longestOf(workload) }, (_, i) => (i * 7919 + 13) % config.vocabSize);
+}
+
 async function seconds(run: () => Promise<void>): Promise<number> {
   const start = performance.now();
   await run();
@@ -72,7 +85,7 @@ async function seconds(run: () => Promise<void>): Promise<number> {
 }
 
 /** Passes `ids` through the model as the beginning of sequence number `sequence`. */
-async function read(runner: Runner, ids: Int32Array, sequence: number): Promise<void> {
+export async function read(runner: Runner, ids: Int32Array, sequence: number): Promise<void> {
   const { tokens } = runner.limits;
   for (let start = 0; start < ids.length; start += tokens) {
     const piece = ids.subarray(start, start + tokens);
@@ -93,7 +106,7 @@ async function write(runner: Runner, vocab: number, { decode, depth, batch }: Wo
   }
 }
 
-function blocksOf({ limits }: Runner, sequence: number): number[] {
+export function blocksOf({ limits }: Runner, sequence: number): number[] {
   return Array.from({ length: limits.blocksPerSequence }, (_, i) => sequence * limits.blocksPerSequence + i);
 }
 

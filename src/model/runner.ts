@@ -1,7 +1,8 @@
 /** One step of a loaded model over a paged cache: token ids in, logits out. */
-import { compile } from '../backend/compile.ts';
-import { createGraph, own, resident, rowsOf, storageBytes } from '../backend/graph.ts';
+import { compile, type OpTimes } from '../backend/compile.ts';
+import { createGraph, own, resident, rowsOf, storageBytes, type Tensor } from '../backend/graph.ts';
 import { allocate } from '../backend/native.ts';
+import { type OpWork, opWork } from '../backend/op-work.ts';
 import { selectRows } from '../backend/ops.ts';
 import type { ModelConfig } from './config.ts';
 import { cacheWidths, forward, frequencyTable, head } from './forward.ts';
@@ -36,6 +37,13 @@ export interface Runner {
    * overwritten by the next step.
    */
   step(chunks: readonly SequenceChunk[]): Promise<Float32Array>;
+  /** As `step`. @returns what each operation did and when each thread worked on it, in order */
+  profile(chunks: readonly SequenceChunk[]): Promise<ProfiledOp[]>;
+}
+
+export interface ProfiledOp extends OpWork {
+  readonly kernel: string;
+  readonly times: OpTimes;
 }
 
 /**
@@ -68,10 +76,11 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
     frequencies: frequencyTable(model.rope),
     attention: { kind: 'paged', paging, caches },
   } as const;
-  const { hidden } = forward(graph, config, model.rope, weights, inputs);
+  const { hidden, routes } = forward(graph, config, model.rope, weights, inputs);
   const logits = head(graph, weights, selectRows(graph, hidden, picked));
   await weights.ready();
-  const program = compile(graph, { token: limits.tokens, logit: limits.logits, sequence: limits.sequences }, [logits]);
+  const greatest = { token: limits.tokens, logit: limits.logits, sequence: limits.sequences };
+  const program = compile(graph, greatest, [logits, ...routes.map(({ plan }) => plan.offsets)]);
 
   const idRows = program.i32(ids);
   const slotRows = program.i32(paging.slots);
@@ -81,33 +90,49 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
   const pickedRows = program.i32(picked);
   const logitRows = program.f32(logits);
 
+  /** Writes the inputs of a step. @returns its lengths */
+  function enter(chunks: readonly SequenceChunk[]) {
+    let token = 0;
+    let logit = 0;
+    chunks.forEach((chunk, sequence) => {
+      checkChunk(chunk, config, limits);
+      if (token + chunk.ids.length > limits.tokens) throw new RangeError(`more than ${limits.tokens} tokens in a step`);
+      if (logit + chunk.logits > limits.logits) throw new RangeError(`more than ${limits.logits} logits in a step`);
+      if (sequence >= limits.sequences) throw new RangeError(`more than ${limits.sequences} sequences in a step`);
+      blockRows.set(chunk.blocks, sequence * limits.blocksPerSequence);
+      for (let i = 0; i < chunk.ids.length; i++, token++) {
+        const position = chunk.start + i;
+        const block = chunk.blocks[Math.floor(position / limits.blockTokens)]!;
+        idRows[token] = chunk.ids[i]!;
+        positionRows[token] = position;
+        sequenceRows[token] = sequence;
+        slotRows[token] = block * limits.blockTokens + (position % limits.blockTokens);
+      }
+      for (let i = 0; i < chunk.logits; i++) pickedRows[logit++] = token - chunk.logits + i;
+    });
+    return { token, logit, sequence: chunks.length };
+  }
+
   return {
     limits,
     async step(chunks) {
-      let token = 0;
-      let logit = 0;
-      chunks.forEach((chunk, sequence) => {
-        checkChunk(chunk, config, limits);
-        if (token + chunk.ids.length > limits.tokens)
-          throw new RangeError(`more than ${limits.tokens} tokens in a step`);
-        if (logit + chunk.logits > limits.logits) throw new RangeError(`more than ${limits.logits} logits in a step`);
-        if (sequence >= limits.sequences) throw new RangeError(`more than ${limits.sequences} sequences in a step`);
-        blockRows.set(chunk.blocks, sequence * limits.blocksPerSequence);
-        for (let i = 0; i < chunk.ids.length; i++, token++) {
-          const position = chunk.start + i;
-          const block = chunk.blocks[Math.floor(position / limits.blockTokens)]!;
-          idRows[token] = chunk.ids[i]!;
-          positionRows[token] = position;
-          sequenceRows[token] = sequence;
-          slotRows[token] = block * limits.blockTokens + (position % limits.blockTokens);
-        }
-        for (let i = 0; i < chunk.logits; i++) pickedRows[logit++] = token - chunk.logits + i;
+      const lengths = enter(chunks);
+      await program.run(lengths);
+      return logitRows.subarray(0, lengths.logit * config.vocabSize);
+    },
+    async profile(chunks) {
+      const lengths = enter(chunks);
+      const times = await program.profile(lengths);
+      const spans = chunks.map(({ ids, start }) => ({ start, tokens: ids.length }));
+      const rowsPerExpert = (offsets: Tensor) => differences(program.i32(offsets));
+      return graph.ops.map((op, i) => {
+        return { kernel: op.kernel, times: times[i]!, ...opWork(op, { lengths, spans, rowsPerExpert }) };
       });
-      await program.run({ token, logit, sequence: chunks.length });
-      return logitRows.subarray(0, logit * config.vocabSize);
     },
   };
 }
+
+const differences = (starts: Int32Array) => starts.subarray(1).map((start, i) => start - starts[i]!);
 
 function checkChunk({ ids, start, blocks, logits }: SequenceChunk, config: ModelConfig, limits: RunnerLimits): void {
   const end = start + ids.length;

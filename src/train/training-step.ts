@@ -121,8 +121,8 @@ export function lossProgram(
     },
     async profile(batch) {
       fill(batch, 1);
-      const seconds = await program.profile({});
-      return graph.ops.map(({ kernel }, i) => ({ kernel, seconds: seconds[i]! }));
+      const times = await program.profile({});
+      return graph.ops.map(({ kernel }, i) => ({ kernel, seconds: times[i]!.end - times[i]!.start }));
     },
     expertLoads: () => routes.map(({ layer, plan }) => ({ layer, counts: differences(program, plan.offsets) })),
   };

@@ -97,7 +97,8 @@ test('run continues raw text with a model that has no chat template', async () =
   expect(stdout).toMatch(/\n$/);
 });
 
-test('bench prints the measured rates as JSON', async () => {
+test('bench prints the measured rates and the profile of a step as JSON, and writes its timeline', async () => {
+  const trace = path.join(scratch, 'step.json');
   const { code, stdout } = await farthing([
     'bench',
     '--model',
@@ -112,6 +113,9 @@ test('bench prints the measured rates as JSON', async () => {
     '2',
     '--repeat',
     '2',
+    '--profile',
+    '--trace',
+    trace,
     '--json',
   ]);
   expect(code).toBe(0);
@@ -121,7 +125,12 @@ test('bench prints the measured rates as JSON', async () => {
     decode: { tokens: 8, depth: 16, batch: 2, tokensPerSecond: rate },
     memory: { peakBytes: expect.any(Number), shareOfBandwidth: expect.any(Number) },
     machine: { threads: 2, readBytesPerSecond: expect.any(Number) },
+    profile: { steps: [{ name: 'prefill of 32 tokens after 0' }, { name: 'decode of 2 after 16 tokens' }] },
   });
+  const { traceEvents } = JSON.parse(await readFile(trace, 'utf8'));
+  expect(traceEvents).toContainEqual(
+    expect.objectContaining({ ph: 'X', name: 'latent_attention', dur: expect.any(Number) }),
+  );
 });
 
 test.each([
