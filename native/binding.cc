@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -321,13 +322,27 @@ struct InstructionSet {
   bool (*supported)();
 };
 
+#if defined(__x86_64__)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+}
+
+// The registers of the matrix unit are saved only for processes that have asked for them.
+bool may_use_amx() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return has_avx512() && __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
 const InstructionSet instruction_sets[] = {
 #if defined(__x86_64__)
-    {"avx512", kernels_avx512,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
-     }},
+    {"amx", kernels_amx, may_use_amx},
+    {"avx512", kernels_avx512, has_avx512},
     {"avx2", kernels_avx2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #endif
     {"plain", kernels_plain, [] { return true; }},
@@ -349,7 +364,7 @@ napi_value use_instruction_set(napi_env env, napi_callback_info info) {
       }
       if (!wanted.empty()) throw Failure{"this processor has no " + wanted};
     }
-    throw Failure{"unknown instruction set \"" + wanted + "\": expected avx512, avx2 or plain"};
+    throw Failure{"unknown instruction set \"" + wanted + "\": expected amx, avx512, avx2 or plain"};
   });
 }
 

@@ -1,4 +1,5 @@
-// All kernels, compiled once for each instruction set (see Makefile: -DFARTHING_ISA=avx512|avx2|plain).
+// All kernels, compiled once for each instruction set (see Makefile: -DFARTHING_ISA=amx|avx512|avx2|plain;
+// amx is avx512 with a matrix unit).
 // Everything but the table lives in a namespace of its own, so that no two compilations share a function.
 #include "program.h"
 
@@ -23,6 +24,8 @@ namespace FARTHING_ISA {
 #include "kernels/pack.h"
 //
 #include "kernels/product.h"
+//
+#include "kernels/matrix_unit.h"
 //
 #include "kernels/outer.h"
 //

@@ -111,6 +111,7 @@ struct KernelEntry {
 const KernelEntry* kernels_plain();
 const KernelEntry* kernels_avx2();
 const KernelEntry* kernels_avx512();
+const KernelEntry* kernels_amx();
 
 // When a thread began and ended its part of an op, in seconds from the start of the program.
 struct OpTime {

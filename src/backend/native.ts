@@ -34,7 +34,7 @@ interface Addon {
   useInstructionSet(name: string): InstructionSet;
 }
 
-export type InstructionSet = 'avx512' | 'avx2' | 'plain';
+export type InstructionSet = 'amx' | 'avx512' | 'avx2' | 'plain';
 
 function loadAddon(): Addon {
   const path = process.env.FARTHING_ADDON ?? '../../native/build/farthing.node';

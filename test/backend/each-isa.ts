@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { test } from 'vitest';
 import { instructionSet } from '../../src/backend/native.ts';
 
-const order = ['avx512', 'avx2', 'plain'] as const;
+const order = ['amx', 'avx512', 'avx2', 'plain'] as const;
 
 /** To be called once in a test file, with its `import.meta.filename`. */
 export function alsoUnderOtherInstructionSets(file: string): void {
