@@ -29,13 +29,14 @@ namespace FARTHING_ISA {
 //
 #include "kernels/outer.h"
 //
+#include "kernels/draw.h"
 #include "kernels/linear.h"
 #include "kernels/loss.h"
 #include "kernels/measure.h"
 #include "kernels/optimizer.h"
 
-static const KernelEntry table[] = {ATTENTION_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS LINEAR_KERNELS LOSS_KERNELS MEASURE_KERNELS
-                                        OPTIMIZER_KERNELS PACK_KERNELS{nullptr, nullptr}};
+static const KernelEntry table[] = {ATTENTION_KERNELS DRAW_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS LINEAR_KERNELS
+                                        LOSS_KERNELS MEASURE_KERNELS OPTIMIZER_KERNELS PACK_KERNELS{nullptr, nullptr}};
 }  // namespace FARTHING_ISA
 
 const KernelEntry* JOIN(kernels_, FARTHING_ISA)() { return FARTHING_ISA::table; }

@@ -387,6 +387,19 @@ export function selectRows(graph: Graph, x: Tensor, index: Tensor): Tensor {
   return out;
 }
 
+/**
+ * A guess of the token that the sampler would draw from each row of logits, at its temperature, top p, top k and random
+ * number, to the precision of FP32 and of coarse cuts. For proposals alone: the sampler decides.
+ * @param settings f32 [R, 4]: temperature (0 takes the most probable), top p, top k (0 keeps all), a number in [0, 1)
+ * @returns i32 [R, 1]
+ */
+export function drawTokens(graph: Graph, logits: Tensor, settings: Tensor): Tensor {
+  expectCols('settings of a draw', settings, 4);
+  const out = temp(logits.storage.rows, 1, 'i32');
+  append(graph, 'draw_tokens', [out], [logits, settings]);
+  return out;
+}
+
 /** −log softmax(logits)[target] for each row; 0 where the target is negative. @returns f32 [R, 1] */
 export function crossEntropy(graph: Graph, logits: Tensor, targets: Tensor): Tensor {
   const out = temp(logits.storage.rows, 1);

@@ -15,6 +15,7 @@ interface Options {
   readonly sequences: number;
   readonly waiting: number;
   readonly cacheMb?: number;
+  readonly drafts: number;
   readonly runs: string;
   readonly logLevel: string;
   readonly json?: boolean;
@@ -39,6 +40,7 @@ export function serveCommand(): Command {
       'memory for the cache (default: what the sequences need, at most a quarter of all)',
       whole(1, 2 ** 24),
     )
+    .option('--drafts <n>', 'most tokens drafted ahead by an MTP module, where it pays; 0 for none', whole(0, 8), 3)
     .option('--runs <dir>', 'folder of training runs to watch and compare at /train', 'runs')
     .addOption(
       new Option('--log-level <level>', 'what to log, as JSON lines on standard error')
@@ -67,11 +69,11 @@ async function run(options: Options): Promise<void> {
     import('../server/metrics.ts'),
     import('pino'),
   ]);
-  const { threads, compute, sequences, waiting, cacheMb } = options;
+  const { threads, compute, sequences, waiting, cacheMb, drafts } = options;
   if (threads !== undefined) (await import('../backend/native.ts')).setThreads(threads);
   const log = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }));
   const cache = cacheMb === undefined ? {} : { cacheBytes: cacheMb * 2 ** 20 };
-  const model = await loadModel(options.model, { compute, sequences, waiting, ...cache });
+  const model = await loadModel(options.model, { compute, sequences, waiting, drafts, ...cache });
   const pagesFolder = fileURLToPath(new URL('../../dist/web', import.meta.url));
   const stopping = new AbortController();
   const app = createApp({

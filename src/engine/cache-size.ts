@@ -2,7 +2,7 @@
 import os from 'node:os';
 import type { Compute } from '../backend/graph.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { cacheWidths } from '../model/forward.ts';
+import { cacheWidths, hasMtp } from '../model/forward.ts';
 import type { RunnerLimits } from '../model/runner.ts';
 
 export interface CacheOptions {
@@ -12,6 +12,8 @@ export interface CacheOptions {
   readonly cacheBytes?: number;
   /** Most tokens computed in one step; more make prompts faster and the steps of others longer. */
   readonly stepTokens?: number;
+  /** Most tokens drafted for a sequence in one step, where the model has an MTP module; 0 drafts none. Default 3. */
+  readonly drafts?: number;
 }
 
 /** Tokens that share a block: as in FlashMLA. Only whole blocks are found again by the prefix cache. */
@@ -20,26 +22,28 @@ const BLOCK_TOKENS = 64;
 export function runnerLimits(
   config: ModelConfig,
   compute: Compute,
-  { sequences = 32, cacheBytes = os.totalmem() / 4, stepTokens = 256 }: CacheOptions,
+  { sequences = 32, cacheBytes = os.totalmem() / 4, stepTokens = 256, drafts: wanted = 3 }: CacheOptions,
 ): RunnerLimits {
   const blocksPerContext = Math.ceil(config.maxPositionEmbeddings / BLOCK_TOKENS);
-  const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, compute);
+  const drafts = hasMtp(config) ? wanted : 0;
+  const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, compute, drafts > 0 ? 1 : 0);
   const blocks = Math.min(sequences * blocksPerContext, Math.floor(cacheBytes / blockBytes));
   if (blocks < 1) {
     throw new RangeError(`a cache of ${cacheBytes} bytes: one block of ${BLOCK_TOKENS} tokens takes ${blockBytes}`);
   }
   return {
     tokens: Math.max(stepTokens, sequences),
-    logits: sequences,
+    logits: sequences * (1 + drafts),
     sequences,
+    drafts,
     blocks,
     blockTokens: BLOCK_TOKENS,
     blocksPerSequence: Math.min(blocksPerContext, blocks),
   };
 }
 
-/** Bytes that one token occupies in the cache over all layers. */
-export function cacheBytesPerToken(config: ModelConfig, compute: Compute): number {
+/** Bytes that one token occupies in the cache over all layers, `mtpModules` that draft included. */
+export function cacheBytesPerToken(config: ModelConfig, compute: Compute, mtpModules = 0): number {
   const values = cacheWidths(config).reduce((sum, width) => sum + width, 0);
-  return config.numHiddenLayers * values * (compute === 'f32' ? 4 : 2);
+  return (config.numHiddenLayers + mtpModules) * values * (compute === 'f32' ? 4 : 2);
 }

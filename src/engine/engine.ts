@@ -2,9 +2,12 @@
  * Runs requests through the model together: plan a step, run it, sample, hand out tokens, repeat while there is
  * work. Each request's tokens are the same as if it ran alone.
  */
+import type { DraftChunk, Drafter, Draw } from '../model/drafter.ts';
 import type { Runner } from '../model/runner.ts';
+import { uniform } from './random.ts';
 import { logprobs, type Sampling, sample, type TokenLogprob } from './sampler.ts';
 import { type Chunk, type Priority, Scheduler, type Sequence } from './scheduler.ts';
+import { type DraftCounts, Speculation } from './speculation.ts';
 
 export interface EngineOptions {
   /** Most requests that may wait for a place in the batch. */
@@ -50,6 +53,9 @@ export interface Usage {
   readonly cachedTokens: number;
   /** Sampled tokens, the stop token included. */
   readonly completionTokens: number;
+  /** Tokens that were drafted for the answer, and those of them that are part of it. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
 }
 
 /** Milliseconds of `performance.now()`; 0 until it happens. */
@@ -71,6 +77,7 @@ export interface EngineStatus {
     readonly cachedPromptTokens: number;
     readonly generatedTokens: number;
     readonly preemptions: number;
+    readonly drafts: DraftCounts;
     readonly finished: Readonly<Record<'stop' | 'length' | 'cancelled', number>>;
   };
 }
@@ -79,6 +86,9 @@ export interface EngineStatus {
 export class Engine {
   readonly #runner: Runner;
   readonly #scheduler: Scheduler;
+  readonly #speculation: Speculation;
+  /** Of the step before: what it drafted, which the next one checks. */
+  #draftedDepth = 0;
   readonly #active = new Map<Sequence, ActiveGeneration>();
   readonly #counts = { steps: 0, generatedTokens: 0, finished: { stop: 0, length: 0, cancelled: 0 } };
   #looping: Promise<void> | null = null;
@@ -87,6 +97,7 @@ export class Engine {
   constructor(runner: Runner, { waiting, contextTokens }: EngineOptions) {
     const { tokens, logits, sequences, blocks, blockTokens, blocksPerSequence } = runner.limits;
     this.#runner = runner;
+    this.#speculation = new Speculation(runner.drafter ? (runner.limits.drafts ?? 0) : 0);
     this.#scheduler = new Scheduler({
       stepTokens: tokens,
       sequences: Math.min(sequences, logits, tokens),
@@ -123,7 +134,7 @@ export class Engine {
       running,
       waiting,
       blocks: { total: pool.blocks, free: pool.free, cached: pool.cached },
-      counts: { ...this.#counts, ...counts },
+      counts: { ...this.#counts, ...counts, drafts: this.#speculation.counts },
     };
   }
 
@@ -155,31 +166,77 @@ export class Engine {
     const now = performance.now();
     for (const { sequence } of chunks) this.#active.get(sequence)?.start(now);
     const logits = await this.#runner.step(
-      chunks.map(({ sequence, start, count, blocks, last }) => ({
-        ids: sequence.tokens.slice(start, start + count),
+      chunks.map(({ sequence, start, count, drafts, blocks, last }) => ({
+        ids: [...sequence.tokens.slice(start, start + count), ...drafts],
         start,
         blocks,
-        logits: last ? 1 : 0,
+        logits: last ? 1 + drafts.length : 0,
       })),
     );
     this.#scheduler.computed(chunks);
     this.#counts.steps++;
     const sampled = chunks.filter((chunk) => chunk.last);
-    const vocab = logits.length / sampled.length;
-    for (const [row, { sequence }] of sampled.entries()) {
+    const vocab = logits.length / sampled.reduce((rows, { drafts }) => rows + 1 + drafts.length, 0);
+    let row = 0;
+    for (const { sequence, drafts } of sampled) {
       const generation = this.#active.get(sequence);
-      if (generation) this.#next(sequence, generation, logits.subarray(row * vocab, (row + 1) * vocab));
+      const rows = logits.subarray(row * vocab, (row + 1 + drafts.length) * vocab);
+      row += 1 + drafts.length;
+      if (generation) this.#check(sequence, generation, drafts.length, rows);
     }
+    if (this.#runner.drafter) await this.#draft(this.#runner.drafter, chunks, now);
   }
 
-  #next(sequence: Sequence, generation: ActiveGeneration, logits: Float32Array): void {
+  /**
+   * Samples the next token, and the one after it where the step had drafted the very token that was drawn, and so on:
+   * every token is drawn from the same logits with the same random number as without drafts.
+   */
+  #check(sequence: Sequence, generation: ActiveGeneration, drafted: number, logits: Float32Array): void {
+    const vocab = logits.length / (1 + drafted);
+    const row = (index: number) => logits.subarray(index * vocab, (index + 1) * vocab);
+    let accepted = 0;
+    while (this.#next(sequence, generation, row(accepted))) {
+      accepted++;
+      if (sequence.state !== 'running') break;
+    }
+    generation.countDrafts(drafted, accepted);
+    this.#speculation.checked(drafted, accepted);
+  }
+
+  /** @returns whether the token had been drafted */
+  #next(sequence: Sequence, generation: ActiveGeneration, logits: Float32Array): boolean {
     const { sampling, stopTokens, topLogprobs } = generation.request;
     const token = sample(logits, sampling, sequence.tokens.length);
-    this.#scheduler.append(sequence, token);
+    const drafted = this.#scheduler.append(sequence, token);
     this.#counts.generatedTokens++;
     const finish = stopTokens.has(token) ? 'stop' : this.#scheduler.full(sequence) ? 'length' : null;
     generation.push({ token, logprobs: topLogprobs === null ? null : logprobs(logits, token, topLogprobs), finish });
     if (finish) this.#end(sequence, finish);
+    return drafted;
+  }
+
+  /** Drafts what the next step will check, to the depth that pays for the sequences that write now. */
+  async #draft(drafter: Drafter, chunks: readonly Chunk[], stepStarted: number): Promise<void> {
+    const writing = chunks.filter(({ last, sequence }) => last && sequence.state === 'running');
+    const depth = writing.length > 0 ? this.#speculation.depth(writing.length) : 0;
+    let row = 0;
+    const known = chunks.map(({ sequence, start, count, drafts, blocks, last }): DraftChunk => {
+      const first = row;
+      row += count + drafts.length;
+      const generation = last && depth > 0 ? this.#active.get(sequence) : undefined;
+      return {
+        row: first,
+        start,
+        nextIds: sequence.tokens.slice(start + 1, sequence.computed + 1),
+        blocks,
+        draw: generation ? drawOf(generation.request.sampling, sequence.tokens.length, depth) : null,
+      };
+    });
+    const drafts = await drafter.draft(known, depth);
+    for (const [i, tokens] of drafts.entries()) this.#scheduler.propose(writing[i]!.sequence, tokens);
+    const steady = writing.length === chunks.length && depth === this.#draftedDepth;
+    if (steady) this.#speculation.took(writing.length, depth, performance.now() - stepStarted);
+    this.#draftedDepth = depth;
   }
 
   #end(sequence: Sequence, finish: 'stop' | 'length' | 'cancelled'): void {
@@ -192,12 +249,18 @@ export class Engine {
   }
 }
 
+function drawOf({ temperature, topP, topK, seed }: Sampling, position: number, depth: number): Draw {
+  const uniforms = Array.from({ length: depth }, (_, i) => uniform(seed, position + i));
+  return { temperature, topP, topK, uniforms };
+}
+
 /** Tokens wait here until they are read. Invariant: after `end` or `fail` nothing is added. */
 class ActiveGeneration implements Generation {
   readonly request: Request;
   readonly #end: (finish: 'stop' | 'cancelled') => void;
   readonly #sequence: Sequence;
   readonly #tokens: SampledToken[] = [];
+  #drafts = { draftedTokens: 0, acceptedTokens: 0 };
   #times: Times = { arrived: performance.now(), started: 0, firstToken: 0, finished: 0 };
   #over = false;
   #error: unknown = null;
@@ -223,7 +286,12 @@ class ActiveGeneration implements Generation {
 
   get usage(): Usage {
     const { promptTokens, cachedTokens } = this.#sequence;
-    return { promptTokens, cachedTokens, completionTokens: this.#tokens.length };
+    return { promptTokens, cachedTokens, completionTokens: this.#tokens.length, ...this.#drafts };
+  }
+
+  countDrafts(drafted: number, accepted: number): void {
+    this.#drafts.draftedTokens += drafted;
+    this.#drafts.acceptedTokens += accepted;
   }
 
   start(now: number): void {

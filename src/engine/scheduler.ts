@@ -30,11 +30,14 @@ export interface Sequence {
   readonly state: 'waiting' | 'running' | 'done';
 }
 
+/** What a step computes of one sequence. */
 export interface Chunk {
   readonly sequence: Sequence;
   readonly start: number;
   readonly count: number;
-  /** The sequence's blocks, in order, covering positions 0 to start + count − 1. */
+  /** Guesses of the tokens that will come after the sequence's last one, computed along with it. */
+  readonly drafts: readonly number[];
+  /** The sequence's blocks, in order, covering positions 0 to start + count + drafts − 1. */
   readonly blocks: readonly number[];
   /** Whether the chunk ends at the sequence's last token, so that its logits give the next one. */
   readonly last: boolean;
@@ -51,6 +54,8 @@ interface Entry extends Sequence {
   /** How many of the blocks have been published, and the prefix they end in. */
   published: number;
   prefix: PrefixId;
+  /** Guesses of the tokens after the last one; while a step runs, those that it computes. */
+  drafts: readonly number[];
   state: Sequence['state'];
 }
 
@@ -133,6 +138,7 @@ export class Scheduler {
       blocks: [],
       published: 0,
       prefix: tenant,
+      drafts: [],
       state: 'waiting',
     };
     this.#queues[priority].push(entry);
@@ -153,9 +159,16 @@ export class Scheduler {
       const start = entry.computed;
       const last = start + count === entry.tokens.length;
       const blocks = entry.blocks.slice(0, this.#blocksFor(start + count));
-      chunks.push({ sequence: entry, start, count, blocks, last });
+      chunks.push({ sequence: entry, start, count, drafts: entry.drafts, blocks, last });
     };
-    for (const entry of this.#running) if (decodes(entry)) take(entry, 1);
+    const decoding = this.#running.filter(decodes);
+    let spare = left - decoding.length;
+    for (const entry of decoding) {
+      entry.drafts = entry.drafts.slice(0, Math.min(spare, this.#roomForDrafts(entry)));
+      spare -= entry.drafts.length;
+      left -= entry.drafts.length;
+      take(entry, 1);
+    }
     for (const entry of this.#running) {
       if (left === 0) break;
       if (!decodes(entry)) take(entry, Math.min(left, entry.tokens.length - entry.computed));
@@ -173,13 +186,28 @@ export class Scheduler {
     }
   }
 
-  /** Appends the token that was sampled after the sequence's last one. */
-  append(sequence: Sequence, token: number): void {
+  /** Proposes what may follow the sequence's last token. As many are computed in the next step as it has room for. */
+  propose(sequence: Sequence, drafts: readonly number[]): void {
+    const entry = sequence as Entry;
+    if (entry.state === 'running') entry.drafts = drafts;
+  }
+
+  /**
+   * Appends the token that was sampled after the sequence's last one.
+   * @returns whether the last step drafted and so computed it; then what follows it can be sampled, too
+   */
+  append(sequence: Sequence, token: number): boolean {
     const entry = sequence as Entry;
     if (entry.state !== 'running' || entry.computed !== entry.tokens.length) {
       throw new Error(`a token cannot be appended to a sequence that is ${entry.state}`);
     }
     entry.tokens.push(token);
+    const [draft, ...drafts] = entry.drafts;
+    entry.drafts = draft === token ? drafts : [];
+    if (draft !== token) return false;
+    entry.computed++;
+    this.#publish(entry);
+    return true;
   }
 
   /** Whether the sequence has as many tokens as it asked for. */
@@ -204,6 +232,14 @@ export class Scheduler {
     return Math.ceil(tokens / this.limits.blockTokens);
   }
 
+  /**
+   * Drafts use what is left of the blocks that the sequence has anyway, so that speculation never changes which blocks
+   * are held, published or evicted; and the last token of an answer is not fed back.
+   */
+  #roomForDrafts({ blocks, tokens, mostTokens }: Entry): number {
+    return Math.min(blocks.length * this.limits.blockTokens, mostTokens - 1) - tokens.length;
+  }
+
   /** Gives every decoding sequence room for its next token, interrupting the latest ones where memory is short. */
   #growDecoding(): void {
     for (let i = 0; i < this.#running.length; i++) {
@@ -223,6 +259,7 @@ export class Scheduler {
     entry.computed = 0;
     entry.published = 0;
     entry.prefix = entry.tenant;
+    entry.drafts = [];
     entry.state = 'waiting';
     const at = this.#interrupted.findIndex((other) => other.seniority > entry.seniority);
     this.#interrupted.splice(at === -1 ? this.#interrupted.length : at, 0, entry);

@@ -19,12 +19,13 @@ import {
   rmsNorm,
   rope,
   routeTokens,
+  selectRows,
   siluMul,
   writeCache,
 } from '../backend/ops.ts';
 import { type DeepSeekConfig, isMoeLayer } from './config.ts';
 import { feedForward } from './feed-forward.ts';
-import type { Pass } from './pass.ts';
+import type { Pass, PickedRows } from './pass.ts';
 
 /** The norms inside attention have their own epsilon, whatever rms_norm_eps says. */
 const LATENT_NORM_EPS = 1e-6;
@@ -56,8 +57,15 @@ export function deepseekForward(pass: Pass<DeepSeekConfig>): Hidden {
  * the hidden state that predicts the token after it.
  * @param hidden f32 [tokens, hidden] of the previous depth, after its final norm
  * @param nextIds i32 [tokens, 1]
+ * @param picked the rows whose hidden states are wanted, where that is not all of them
  */
-export function deepseekMtp(pass: Pass<DeepSeekConfig>, depth: number, hidden: Tensor, nextIds: Tensor): Hidden {
+export function deepseekMtp(
+  pass: Pass<DeepSeekConfig>,
+  depth: number,
+  hidden: Tensor,
+  nextIds: Tensor,
+  picked?: PickedRows,
+): Hidden {
   const { graph, config, weights } = pass;
   const layer = config.numHiddenLayers + depth;
   const prefix = `model.layers.${layer}`;
@@ -66,16 +74,23 @@ export function deepseekMtp(pass: Pass<DeepSeekConfig>, depth: number, hidden: T
   const routes: LayerRoute[] = [];
   const next = embed(graph, nextIds, weights.table('model.embed_tokens'));
   const joined = concat(graph, norm(next, 'enorm'), norm(hidden, 'hnorm'));
-  const x = decoderLayer(pass, layer, linear(graph, joined, weights.linear(`${prefix}.eh_proj`)), routes);
+  const x = decoderLayer(pass, layer, linear(graph, joined, weights.linear(`${prefix}.eh_proj`)), routes, picked);
   return { hidden: norm(x, 'shared_head.norm'), routes };
 }
 
-function decoderLayer(pass: Pass<DeepSeekConfig>, layer: number, x: Tensor, routes: LayerRoute[]): Tensor {
+function decoderLayer(
+  pass: Pass<DeepSeekConfig>,
+  layer: number,
+  x: Tensor,
+  routes: LayerRoute[],
+  picked?: PickedRows,
+): Tensor {
   const { graph, config, weights } = pass;
   const prefix = `model.layers.${layer}`;
   const norm = (input: Tensor, name: string) =>
     rmsNorm(graph, input, weights.vector(`${prefix}.${name}.weight`), config.rmsNormEps);
-  const attended = add(graph, x, latentSelfAttention(pass, layer, norm(x, 'input_layernorm')));
+  const rows = picked ? selectRows(graph, x, picked.index) : x;
+  const attended = add(graph, rows, latentSelfAttention(pass, layer, norm(x, 'input_layernorm'), picked));
   const normed = norm(attended, 'post_attention_layernorm');
   const mixed = isMoeLayer(config, layer)
     ? mixtureOfExperts(pass, layer, normed, routes)
@@ -88,7 +103,7 @@ function decoderLayer(pass: Pass<DeepSeekConfig>, layer: number, x: Tensor, rout
  * queries and outputs, so a token holds kv_lora_rank + qk_rope_head_dim values; over whole sequences keys and
  * values are expanded, which is cheaper there. Both are the same function of the weights.
  */
-function latentSelfAttention(pass: Pass<DeepSeekConfig>, layer: number, x: Tensor): Tensor {
+function latentSelfAttention(pass: Pass<DeepSeekConfig>, layer: number, x: Tensor, picked?: PickedRows): Tensor {
   const { graph, config, weights, inputs } = pass;
   const { numAttentionHeads: heads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
   const { positions, frequencies, attention } = inputs;
@@ -97,15 +112,16 @@ function latentSelfAttention(pass: Pass<DeepSeekConfig>, layer: number, x: Tenso
   const qkDim = qkNopeHeadDim + qkRopeHeadDim;
   const rotated = { interleaved: true, magnitude };
 
+  const asking = picked ? selectRows(graph, x, picked.index) : x;
   const projected =
     config.qLoraRank === null
-      ? linear(graph, x, weights.linear(`${prefix}.q_proj`))
+      ? linear(graph, asking, weights.linear(`${prefix}.q_proj`))
       : linear(
           graph,
-          latentNorm(pass, `${prefix}.q_a_layernorm`, linear(graph, x, weights.linear(`${prefix}.q_a_proj`))),
+          latentNorm(pass, `${prefix}.q_a_layernorm`, linear(graph, asking, weights.linear(`${prefix}.q_a_proj`))),
           weights.linear(`${prefix}.q_b_proj`),
         );
-  const queries = rope(graph, projected, positions, frequencies, {
+  const queries = rope(graph, projected, picked?.paging.positions ?? positions, frequencies, {
     heads,
     headDim: qkDim,
     offset: qkNopeHeadDim,
@@ -128,7 +144,7 @@ function latentSelfAttention(pass: Pass<DeepSeekConfig>, layer: number, x: Tenso
       Array.from({ length: heads }, (_, h) => weights.head(kvProjection, h, part));
     writeCache(graph, concat(graph, latent, sharedKey), attention.paging.slots, cache);
     const absorbed = headLinear(graph, queries, perHead('key'), qkDim, 0);
-    const attended = latentAttention(graph, absorbed, queries, cache, attention.paging, {
+    const attended = latentAttention(graph, absorbed, queries, cache, picked?.paging ?? attention.paging, {
       heads,
       kvLoraRank,
       ropeDim: qkRopeHeadDim,

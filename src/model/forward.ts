@@ -2,7 +2,7 @@
 import { type Graph, resident, type Tensor } from '../backend/graph.ts';
 import { allocate } from '../backend/native.ts';
 import { linear } from '../backend/ops.ts';
-import type { ModelConfig } from './config.ts';
+import type { DeepSeekConfig, ModelConfig } from './config.ts';
 import { deepseekForward, type Hidden } from './deepseek.ts';
 import { denseForward } from './dense.ts';
 import type { ForwardInputs } from './pass.ts';
@@ -24,6 +24,11 @@ export function forward(
 /** The head: f32 [rows, vocab] from normed hidden states. Tied embeddings serve as the head where the config says so. */
 export function head(graph: Graph, weights: Weights, hidden: Tensor): Tensor {
   return linear(graph, hidden, weights.linear('lm_head'));
+}
+
+/** Whether the checkpoint has a multi-token-prediction module to draft with. */
+export function hasMtp(config: ModelConfig): config is DeepSeekConfig {
+  return config.family === 'deepseek' && config.numNextnPredictLayers > 0;
 }
 
 /** Values that one token leaves in the cache of one layer: one latent row (MLA), or keys and values. */

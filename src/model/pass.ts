@@ -19,6 +19,14 @@ type Attention =
       readonly starts: Tensor;
     };
 
+/** Rows that a layer computes whole; the others only leave their entry in its cache. */
+export interface PickedRows {
+  /** i32 [logit, 1]: rows of the step. */
+  readonly index: Tensor;
+  /** Where the picked rows live, one row each. */
+  readonly paging: Paging;
+}
+
 /** What enters a forward pass. */
 export interface ForwardInputs {
   /** i32 [tokens, 1] each. */

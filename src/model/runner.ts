@@ -5,7 +5,8 @@ import { allocate } from '../backend/native.ts';
 import { type OpWork, opWork } from '../backend/op-work.ts';
 import { selectRows } from '../backend/ops.ts';
 import type { ModelConfig } from './config.ts';
-import { cacheWidths, forward, frequencyTable, head } from './forward.ts';
+import { createDrafter, type Drafter } from './drafter.ts';
+import { cacheWidths, forward, frequencyTable, hasMtp, head } from './forward.ts';
 import type { Model } from './load.ts';
 
 export interface RunnerLimits {
@@ -17,6 +18,8 @@ export interface RunnerLimits {
   readonly blocks: number;
   readonly blockTokens: number;
   readonly blocksPerSequence: number;
+  /** Most tokens drafted for a sequence in one step; needs an MTP module. Default 0. */
+  readonly drafts?: number;
 }
 
 /** A piece of one sequence that takes part in a step: a chunk of its prompt, or one decoded token. */
@@ -37,6 +40,8 @@ export interface Runner {
    * overwritten by the next step.
    */
   step(chunks: readonly SequenceChunk[]): Promise<Float32Array>;
+  /** Continues what the last step computed; null where the model has no MTP module or nothing is to be drafted. */
+  readonly drafter: Drafter | null;
   /** As `step`. @returns what each operation did and when each thread worked on it, in order */
   profile(chunks: readonly SequenceChunk[]): Promise<ProfiledOp[]>;
 }
@@ -55,8 +60,9 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
   const graph = createGraph(compute);
   const perToken = () => own(rowsOf('token'), 1, 'i32');
   const cacheDtype = compute === 'f32' ? 'f32' : 'bf16';
-  const cacheRows = limits.blocks * limits.blockTokens;
-  const cache = (width: number) => {
+  const drafts = hasMtp(config) ? (limits.drafts ?? 0) : 0;
+  const cacheOf = (blocks: number) => (width: number) => {
+    const cacheRows = blocks * limits.blockTokens;
     const byteLength = storageBytes(cacheDtype, cacheRows, width);
     return resident(cacheRows, width, cacheDtype, { buffer: allocate(byteLength), byteOffset: 0, byteLength });
   };
@@ -67,7 +73,9 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
     blockTable: own(rowsOf('sequence'), limits.blocksPerSequence, 'i32'),
     blockTokens: limits.blockTokens,
   };
-  const caches = Array.from({ length: config.numHiddenLayers }, () => cacheWidths(config).map(cache));
+  const caches = Array.from({ length: config.numHiddenLayers }, () => cacheWidths(config).map(cacheOf(limits.blocks)));
+  // The MTP module's layer, with a block for each sequence to draft into before it has the block of its own.
+  if (drafts > 0) caches.push(cacheWidths(config).map(cacheOf(limits.blocks + limits.sequences)));
   const ids = perToken();
   const picked = own(rowsOf('logit'), 1, 'i32');
   const inputs = {
@@ -80,7 +88,11 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
   const logits = head(graph, weights, selectRows(graph, hidden, picked));
   await weights.ready();
   const greatest = { token: limits.tokens, logit: limits.logits, sequence: limits.sequences };
-  const program = compile(graph, greatest, [logits, ...routes.map(({ plan }) => plan.offsets)]);
+  const program = compile(graph, greatest, [logits, hidden, ...routes.map(({ plan }) => plan.offsets)]);
+  const drafter =
+    drafts > 0 && hasMtp(config)
+      ? await createDrafter(model, config, { ...limits, drafts }, caches, program.f32(hidden))
+      : null;
 
   const idRows = program.i32(ids);
   const slotRows = program.i32(paging.slots);
@@ -115,6 +127,7 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
 
   return {
     limits,
+    drafter,
     async step(chunks) {
       const lengths = enter(chunks);
       await program.run(lengths);

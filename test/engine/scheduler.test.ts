@@ -50,19 +50,22 @@ class Memory {
     sequence,
     start,
     count,
+    drafts,
     blocks,
   }: {
     sequence: Sequence;
     start: number;
     count: number;
+    drafts: readonly number[];
     blocks: readonly number[];
   }) {
-    for (let at = start; at < start + count; at++) {
+    const tokens = [...sequence.tokens.slice(0, start + count), ...drafts];
+    for (let at = start; at < tokens.length; at++) {
       const place = (position: number) =>
         `${blocks[Math.floor(position / this.#blockTokens)]}.${position % this.#blockTokens}`;
-      this.#entries.set(place(at), sequence.tokens.slice(0, at + 1).join());
+      this.#entries.set(place(at), tokens.slice(0, at + 1).join());
       for (let before = 0; before <= at; before++) {
-        expect(this.#entries.get(place(before))).toBe(sequence.tokens.slice(0, before + 1).join());
+        expect(this.#entries.get(place(before))).toBe(tokens.slice(0, before + 1).join());
       }
     }
   }
@@ -71,16 +74,20 @@ class Memory {
 /** The "model": its next token depends on everything before. */
 const nextToken = (tokens: readonly number[]) => tokens.reduce((sum, token, i) => sum + token * (i + 1), 1) % 2;
 
+/** Of three tokens drafted after each sequence, which are right. */
+const guesses = fc.tuple(fc.boolean(), fc.boolean(), fc.boolean());
+
 test('whatever comes and goes, every request gets its own tokens, nothing leaks and everything finishes', () => {
   fc.assert(
-    fc.property(limitsOf, fc.array(event, { maxLength: 80 }), (limits, events) => {
+    fc.property(limitsOf, fc.array(event, { maxLength: 80 }), guesses, (limits, events, right) => {
       const scheduler = new Scheduler(limits);
       const memory = new Memory(limits.blockTokens);
       const active: { sequence: Sequence; prompt: number[]; maxTokens: number }[] = [];
 
       const step = () => {
         const chunks = scheduler.plan();
-        expect(chunks.reduce((sum, { count }) => sum + count, 0)).toBeLessThanOrEqual(limits.stepTokens);
+        const rows = chunks.reduce((sum, { count, drafts }) => sum + count + drafts.length, 0);
+        expect(rows).toBeLessThanOrEqual(limits.stepTokens);
         expect(chunks.length).toBeLessThanOrEqual(limits.sequences);
         expect(new Set(chunks.map(({ sequence }) => sequence)).size).toBe(chunks.length);
         for (const chunk of chunks) {
@@ -90,8 +97,11 @@ test('whatever comes and goes, every request gets its own tokens, nothing leaks 
         }
         scheduler.computed(chunks);
         for (const { sequence } of chunks.filter(({ last }) => last)) {
-          scheduler.append(sequence, nextToken(sequence.tokens));
+          while (scheduler.append(sequence, nextToken(sequence.tokens)) && !scheduler.full(sequence));
           if (scheduler.full(sequence)) scheduler.remove(sequence);
+          const ahead = [...sequence.tokens];
+          for (const isRight of right) ahead.push(isRight ? nextToken(ahead) : 1 - nextToken(ahead));
+          scheduler.propose(sequence, ahead.slice(sequence.tokens.length));
         }
         const finished = active.filter(({ sequence }) => sequence.state === 'done');
         for (const { sequence, prompt, maxTokens } of finished) {
@@ -193,6 +203,36 @@ test('a low-priority request enters although normal ones keep coming', () => {
     scheduler.add([1], 1);
   }
   expect(low.state).toBe('done');
+});
+
+test('drafts change nothing about which blocks are held, and none is left where the answer ends', () => {
+  const answer = (drafts: readonly number[]) => {
+    const scheduler = new Scheduler(roomy);
+    const sequence = scheduler.add([7], 9);
+    const seen: { tokens: number; free: number }[] = [];
+    while (sequence.state !== 'done') {
+      const chunks = scheduler.plan();
+      for (const { start, count, drafts } of chunks) expect(start + count + drafts.length).toBeLessThan(10);
+      seen.push({ tokens: sequence.tokens.length, free: scheduler.pool.free });
+      scheduler.computed(chunks);
+      while (scheduler.append(sequence, 0) && !scheduler.full(sequence));
+      if (scheduler.full(sequence)) scheduler.remove(sequence);
+      scheduler.propose(sequence, drafts);
+    }
+    const again = scheduler.add(sequence.tokens, 1);
+    scheduler.plan();
+    return { seen: new Map(seen.map(({ tokens, free }) => [tokens, free])), found: again.cachedTokens };
+  };
+  const plain = answer([]);
+  for (const drafts of [
+    [0, 0, 0],
+    [1, 1, 1],
+    [0, 1, 0],
+  ]) {
+    const { seen, found } = answer(drafts);
+    expect(found).toBe(plain.found);
+    for (const [tokens, free] of seen) expect(free).toBe(plain.seen.get(tokens));
+  }
 });
 
 test('a cancelled request gives its blocks back at once', () => {

@@ -1,0 +1,116 @@
+/**
+ * What drafting with the MTP module brings: `npx tsx bench/speculation.ts [model folder]`. Answers tales and sums in
+ * batches of 1, 4 and 16, without drafts and with at most 1, 2 and 3 of them, in turn, greedily and with the model's own
+ * sampling; the engine goes less deep by itself where that pays more. Every token must be the same. Writes
+ * bench/results/speculation.json.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import { threads } from '../src/backend/native.ts';
+import { type LanguageModel, loadModel } from '../src/index.ts';
+
+const folder = process.argv[2] ?? 'models/farthing-tiny';
+const ROUNDS = 5;
+const ANSWER_TOKENS = 160;
+const DEPTHS = [0, 1, 2, 3];
+const PROMPTS = [
+  'Tell me a story about a fox and a crow.',
+  'Tell me a story about a brave mouse.',
+  'Tom has 17 apples. He buys 5 more and gives 3 to Anna. How many apples does Tom have now?',
+  'Write a story about a girl and a bird.',
+];
+
+const models: LanguageModel[] = [];
+for (const drafts of DEPTHS) models.push(await loadModel(folder, { drafts, sequences: 16 }));
+
+/** Answers of a batch, each client asking for a few in turn. @returns tokens, and tokens a second */
+async function answers(model: LanguageModel, batch: number, greedy: boolean) {
+  const each = Math.max(1, Math.ceil(4 / batch));
+  const start = performance.now();
+  const ids = await Promise.all(
+    Array.from({ length: batch }, async (_, client) => {
+      const written: number[] = [];
+      for (let i = 0; i < each; i++) {
+        const content = PROMPTS[(client + i) % PROMPTS.length]!;
+        const sampling = greedy ? { temperature: 0 } : {};
+        const request = { messages: [{ role: 'user', content }], seed: client * each + i, maxTokens: ANSWER_TOKENS };
+        for await (const { token } of model.generate({ ...request, ...sampling })) written.push(token);
+      }
+      return written;
+    }),
+  );
+  const tokens = ids.flat();
+  return { tokens, perSecond: tokens.length / ((performance.now() - start) / 1000) };
+}
+
+const rows = [];
+for (const greedy of [true, false]) {
+  for (const batch of [1, 4, 16]) {
+    const runs = DEPTHS.map(() => [] as number[]);
+    const before = models.map((model) => model.engine.status().counts);
+    let expected: readonly number[] | null = null;
+    let written = 0;
+    for (let round = 0; round <= ROUNDS; round++) {
+      for (const [depth, model] of models.entries()) {
+        const { tokens, perSecond } = await answers(model, batch, greedy);
+        expected ??= tokens;
+        if (tokens.join() !== expected.join())
+          throw new Error(`drafts of ${depth} changed a token in a batch of ${batch}`);
+        // The first round finds out which depth pays.
+        if (round > 0) runs[depth]!.push(perSecond);
+        written = tokens.length * (round + 1);
+      }
+    }
+    for (const [depth, model] of models.entries()) {
+      const { counts } = model.engine.status();
+      const drafted = counts.drafts.drafted - before[depth]!.drafts.drafted;
+      const accepted = counts.drafts.accepted - before[depth]!.drafts.accepted;
+      const byPlace = counts.drafts.acceptedByPlace.map((all, i) => all - before[depth]!.drafts.acceptedByPlace[i]!);
+      const plain = runs[0]!;
+      const ratios = runs[depth]!.map((rate, i) => rate / plain[i]!);
+      rows.push({
+        sampling: greedy ? 'greedy' : 'sampled',
+        batch,
+        mostDrafts: depth,
+        tokensPerSecond: summary(runs[depth]!),
+        speedUp: summary(ratios),
+        acceptance: drafted === 0 ? null : accepted / drafted,
+        tokensPerStep: written / (written - accepted),
+        acceptedByPlace: byPlace,
+      });
+    }
+    for (const row of rows.slice(-DEPTHS.length)) console.log(describe(row));
+  }
+}
+
+function describe({
+  sampling,
+  batch,
+  mostDrafts,
+  tokensPerSecond,
+  speedUp,
+  acceptance,
+  tokensPerStep,
+}: (typeof rows)[0]) {
+  const { median, min, max } = speedUp;
+  return (
+    `${sampling}, batch ${String(batch).padStart(2)}, at most ${mostDrafts} drafts: ` +
+    `${tokensPerSecond.median.toFixed(0).padStart(5)} tokens/s, speed-up ${median.toFixed(2)} (${min.toFixed(2)}–${max.toFixed(2)}), ` +
+    `${acceptance === null ? 'nothing drafted' : `${(acceptance * 100).toFixed(0)} % accepted, ${tokensPerStep.toFixed(2)} tokens a step`}`
+  );
+}
+
+function summary(values: readonly number[]) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return { median: sorted[sorted.length >> 1]!, min: sorted[0]!, max: sorted.at(-1)! };
+}
+
+const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
+const machine = { processor: os.cpus()[0]?.model, cores: os.availableParallelism(), threads: threads() };
+mkdirSync('bench/results', { recursive: true });
+writeFileSync(
+  'bench/results/speculation.json',
+  `${JSON.stringify({ folder, machine, date: new Date().toISOString().slice(0, 10), commit, rows }, null, 2)}\n`,
+);
+for (const model of models) await model.close();
