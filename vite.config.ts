@@ -11,6 +11,7 @@ export default defineConfig({
     rolldownOptions: {
       input: {
         chat: 'web/index.html',
+        train: 'web/train/index.html',
       },
     },
   },

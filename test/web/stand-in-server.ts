@@ -37,10 +37,10 @@ interface ChatBody {
   [field: string]: unknown;
 }
 
-/** Builds the chat page into a folder of its own, as `npm run build` does into dist/. */
+/** Builds the pages into a folder of its own, as `npm run build` does into dist/. */
 export async function buildPages(): Promise<{ folder: string; remove: () => Promise<void> }> {
   const folder = await mkdtemp(path.join(tmpdir(), 'farthing-pages-'));
-  await build({ logLevel: 'error', build: { outDir: folder, rolldownOptions: { input: 'web/index.html' } } });
+  await build({ logLevel: 'error', build: { outDir: folder } });
   return { folder, remove: () => rm(folder, { recursive: true }) };
 }
 

@@ -49,13 +49,13 @@ function SettingsForm({ close }: { close: () => void }) {
   };
   return (
     <div class="settings-content">
-      <header class="settings-head">
+      <div class="settings-head">
         <h2 id="settings-title">Settings</h2>
         <button type="button" class="icon-button" title="Close" onClick={close}>
           <span class="unseen">Close</span>
           <CloseIcon />
         </button>
-      </header>
+      </div>
       <div class="settings-rows" key={resets.value}>
         {NUMBER_SETTINGS.map((setting) => (
           <NumberRow key={setting.name} setting={setting} />

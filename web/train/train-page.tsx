@@ -1,0 +1,46 @@
+/** The whole page: the runs of the server's folder, their curves, expert loads and texts. */
+import { FailureNote } from '../chat/failure-note.tsx';
+import { Masthead } from '../style/masthead.tsx';
+import { Curves } from './curves.tsx';
+import { ExpertLoads } from './expert-loads.tsx';
+import { RunTable } from './run-table.tsx';
+import { askAgain, failure, runs } from './runs.ts';
+import { SampleTexts } from './sample-texts.tsx';
+
+export function TrainPage() {
+  return (
+    <div class="train-page">
+      <Masthead page="/train" />
+      <main class="train-main">
+        <h1>Training</h1>
+        {failure.value && <FailureNote failure={failure.value} again={askAgain} />}
+        {runs.value !== null && (runs.value.length > 0 ? <Shown /> : <NoRuns />)}
+      </main>
+    </div>
+  );
+}
+
+function Shown() {
+  return (
+    <>
+      <RunTable />
+      <Curves />
+      <ExpertLoads />
+      <SampleTexts />
+    </>
+  );
+}
+
+function NoRuns() {
+  return (
+    <div class="no-runs">
+      <p>No run yet in the folder that this server watches. This begins one, and it will show here by itself:</p>
+      <pre>
+        <code>farthing train --config examples/tales.toml</code>
+      </pre>
+      <p>
+        Another folder is watched with <code>farthing serve --runs FOLDER</code>.
+      </p>
+    </div>
+  );
+}
