@@ -11,6 +11,7 @@
 
 #include <cstring>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "program.h"
@@ -96,8 +97,11 @@ struct Mapping {
   size_t bytes;
 };
 
+std::set<void*> mapped_files;  // where they begin; used by the JavaScript thread alone
+
 void unmap(napi_env, void*, void* hint) {
   auto* mapping = static_cast<Mapping*>(hint);
+  mapped_files.erase(mapping->address);
   munmap(mapping->address, mapping->bytes);
   delete mapping;
 }
@@ -149,7 +153,26 @@ napi_value map_file(napi_env env, napi_callback_info info) {
     const int problem = errno;
     close(file);
     if (address == MAP_FAILED) throw Failure{path + ": " + std::strerror(problem)};
+    mapped_files.insert(address);
     return as_array_buffer(env, address, bytes);
+  });
+}
+
+// releaseMapped(buffer, byteOffset, bytes): gives back the memory of those pages of a mapped file. They stay readable:
+// the next look reads them from the file again.
+napi_value release_mapped(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    napi_value args[3];
+    arguments(env, info, args);
+    void* start = nullptr;
+    size_t size = 0;
+    check(env, napi_get_arraybuffer_info(env, args[0], &start, &size));
+    if (!mapped_files.contains(start)) throw Failure{"the buffer is not a mapped file"};
+    const int64_t offset = integer(env, args[1]), bytes = integer(env, args[2]);
+    if (offset < 0 || bytes < 0 || static_cast<size_t>(offset + bytes) > size) throw Failure{"a range beyond the mapped file"};
+    const int64_t page = sysconf(_SC_PAGESIZE), first = offset / page * page;
+    madvise(static_cast<uint8_t*>(start) + first, offset + bytes - first, MADV_DONTNEED);
+    return nullptr;
   });
 }
 
@@ -374,6 +397,7 @@ NAPI_MODULE_INIT() {
   const napi_property_descriptor functions[] = {
       {"allocate", nullptr, allocate, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"mapFile", nullptr, map_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"releaseMapped", nullptr, release_mapped, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"createProgram", nullptr, create_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"runProgram", nullptr, run_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"setThreads", nullptr, set_thread_count, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

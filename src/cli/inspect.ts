@@ -19,7 +19,7 @@ async function run(folder: string | undefined, { json }: { json?: boolean }): Pr
   const os = await import('node:os');
   const checkpoint = await openCheckpoint(folder ?? (modelOption().defaultValue as string));
   const report = modelReport(checkpoint.config);
-  const weightBytes = checkpoint.names.reduce((sum, name) => sum + checkpoint.tensor(name).bytes.byteLength, 0);
+  const weightBytes = checkpoint.names.reduce((sum, name) => sum + checkpoint.header(name).byteLength, 0);
   const cacheBytes = report.cacheBytesPerToken.model * report.contextTokens;
   const memory = { weightBytes, cacheBytesOfOneContext: cacheBytes, machineBytes: os.totalmem() };
   if (json) console.log(JSON.stringify({ folder: checkpoint.folder, ...report, memory, notes: checkpoint.notes }));

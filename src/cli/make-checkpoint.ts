@@ -39,7 +39,7 @@ async function run({ like, dtype, seed, out, json }: Options): Promise<void> {
   await writeRandomCheckpoint(out, shape, { dtype, seed });
   const { openCheckpoint } = await import('../model/checkpoint.ts');
   const checkpoint = await openCheckpoint(out);
-  const size = checkpoint.names.reduce((sum, name) => sum + checkpoint.tensor(name).bytes.byteLength, 0);
+  const size = checkpoint.names.reduce((sum, name) => sum + checkpoint.header(name).byteLength, 0);
   const seconds = (performance.now() - begin) / 1000;
   const report = { out, tensors: checkpoint.names.length, bytes: size, seconds };
   console.log(

@@ -30,7 +30,7 @@ export function bytesPerToken(
     if (!checkpoint.has(name) || isMtp(name, config.numHiddenLayers)) continue;
     if (role === 'embedding' && !config.tieWordEmbeddings) continue;
     const values = shape.reduce((product, size) => product * size, 1);
-    const { dtype } = checkpoint.tensor(name);
+    const { dtype } = checkpoint.header(name);
     const valueBytes = role === 'router' ? 4 : dtype === 'F8_E4M3' ? 1 : dtype === 'BF16' || compute === 'fast' ? 2 : 4;
     weights += values * valueBytes * (role === 'expert' ? woken : 1);
   }

@@ -19,16 +19,24 @@ export interface Checkpoint {
   /** Names of the weights, block scales not among them (they come with their weights). */
   readonly names: readonly string[];
   has(name: string): boolean;
+  /** Type and shape of a weight, without a look at it. @throws CheckpointError when there is no such weight */
+  header(name: string): TensorHeader;
   /** @throws CheckpointError when there is no such weight, or its FP8 codes or scales hold what no weight can be */
   tensor(name: string): StoredTensor;
+  /** Gives back the memory that reading a tensor took; it can be read again. */
+  release(name: string): void;
   /** What was found and set aside, in the words of a message to the user. */
   readonly notes: readonly string[];
 }
 
-export interface StoredTensor {
+interface TensorHeader {
   readonly name: string;
   readonly dtype: 'F32' | 'F16' | 'BF16' | 'F8_E4M3';
   readonly shape: readonly number[];
+  readonly byteLength: number;
+}
+
+export interface StoredTensor extends Omit<TensorHeader, 'byteLength'> {
   /** Row-major, aligned to the element size: a view of the mapped file, or a copy where the file is not aligned. */
   readonly bytes: Uint8Array;
   /** F8_E4M3 only: [ceil(rows / 128), ceil(cols / 128)]. */
@@ -53,19 +61,32 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     .filter(({ name, role }) => role !== 'scale' && !isTied(role) && found.has(name))
     .map(({ name }) => name);
   const known = new Set(names);
+  const here = (name: string): TensorInFile => {
+    if (!known.has(name)) throw new CheckpointError(`${folder}: has no tensor "${name}"`);
+    return found.get(name)!;
+  };
   return {
     folder,
     config,
     names,
     notes,
     has: (name) => known.has(name),
+    header: (name) => {
+      const { dtype, shape } = here(name).tensor;
+      const byteLength = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);
+      return { name, dtype: dtype as StoredTensor['dtype'], shape, byteLength };
+    },
     tensor(name) {
       const earlier = checked.get(name);
       if (earlier) return earlier;
-      if (!known.has(name)) throw new CheckpointError(`${folder}: has no tensor "${name}"`);
-      const tensor = storedTensor(found.get(name)!, found.get(`${name}${SCALE_SUFFIX}`));
+      const tensor = storedTensor(here(name), found.get(`${name}${SCALE_SUFFIX}`));
       checked.set(name, tensor);
       return tensor;
+    },
+    release(name) {
+      checked.delete(name);
+      found.get(name)?.tensor.release();
+      found.get(`${name}${SCALE_SUFFIX}`)?.tensor.release();
     },
   };
 }

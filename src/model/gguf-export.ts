@@ -112,7 +112,7 @@ function tensorsOf(checkpoint: Checkpoint, precision: GgufPrecision): GgufTensor
   };
   const matrixType: GgufType = precision === 'bf16' ? 'BF16' : 'Q8_0';
   const copy = (name: string, source: string, type: GgufType = matrixType) => {
-    const { shape } = checkpoint.tensor(source);
+    const { shape } = checkpoint.header(source);
     put(name, type, shape, () => toFloat32(checkpoint.tensor(source)));
   };
   const vector = (name: string, source: string) => copy(name, source, 'F32');
@@ -142,7 +142,7 @@ function tensorsOf(checkpoint: Checkpoint, precision: GgufPrecision): GgufTensor
         { length: config.nRoutedExperts },
         (_, e) => `${from}.mlp.experts.${e}.${part}_proj.weight`,
       );
-      const { shape } = checkpoint.tensor(each[0]!);
+      const { shape } = checkpoint.header(each[0]!);
       put(`${to}.ffn_${part}_exps.weight`, matrixType, [each.length, ...shape], () =>
         joined(each.map((name) => toFloat32(checkpoint.tensor(name)))),
       );
@@ -207,7 +207,7 @@ function groupedAttention(
     const source = `${from}.self_attn.${part}_proj.weight`;
     if (config.modelType === 'llama' && part !== 'v') {
       const heads = part === 'q' ? config.numAttentionHeads : config.numKeyValueHeads;
-      const { shape } = checkpoint.tensor(source);
+      const { shape } = checkpoint.header(source);
       // llama.cpp turns neighbouring pairs for this architecture, the checkpoint halves
       put(`${to}.attn_${part}.weight`, matrixType, shape, () =>
         pairedRows(toFloat32(checkpoint.tensor(source)), heads, config.headDim, config.hiddenSize),

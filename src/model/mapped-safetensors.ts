@@ -1,7 +1,7 @@
 /** A safetensors file mapped into memory: only what is looked at is ever read from disk. */
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { mapFile } from '../backend/native.ts';
+import { mapFile, releaseMapped } from '../backend/native.ts';
 import { type FileBytes, readSafetensors, type SafetensorsFile } from '../numerics/safetensors.ts';
 
 /**
@@ -40,6 +40,11 @@ function mappedBytes(path: string): FileBytes {
       const window = windows.get(start) ?? map(start, WINDOW_BYTES);
       windows.set(start, window);
       return new Uint8Array(window, offset - start, bytes);
+    },
+    release(offset, bytes) {
+      const start = offset - (offset % STEP_BYTES);
+      const window = windows.get(start);
+      if (window && bytes <= STEP_BYTES) releaseMapped(window, offset - start, bytes);
     },
   };
 }

@@ -30,35 +30,50 @@ export function dequantiseBlocks(codes: Uint8Array, scales: Float32Array, rows: 
 
 /** Weights [rows, cols] in 128×128 blocks: each block's largest magnitude becomes 448. A block of zeros has scale 1. */
 export function quantiseBlocks(values: Float32Array, rows: number, cols: number): Quantised {
-  return quantise(values, rows, cols, BLOCK);
+  const scales = blockScales(values, rows, cols);
+  return { codes: blockCodes(values, scales, rows, cols), scales };
 }
 
-/** Activations [rows, cols] in 1×128 tiles, scaled as blocks are. */
-export function quantiseTiles(values: Float32Array, rows: number, cols: number): Quantised {
-  return quantise(values, rows, cols, 1);
+/** The scales alone: f32 [ceil(rows / blockRows), ceil(cols / 128)]. @param blockRows 1 for tiles of activations */
+export function blockScales(values: Float32Array, rows: number, cols: number, blockRows = BLOCK): Float32Array {
+  const scales = new Float32Array(Math.ceil(rows / blockRows) * Math.ceil(cols / BLOCK));
+  eachSegment(rows, cols, blockRows, (at, from, end) => {
+    let most = scales[at]!;
+    for (let i = from; i < end; i++) most = Math.max(most, Math.abs(values[i]!));
+    scales[at] = most;
+  });
+  // A block of nothing but the smallest subnormals would round its scale to zero and lose the way back.
+  return scales.map((most) => Math.fround(most / E4M3_MAX) || 1);
 }
 
-function quantise(values: Float32Array, rows: number, cols: number, blockRows: number): Quantised {
-  const gridCols = Math.ceil(cols / BLOCK);
-  const scales = new Float32Array(Math.ceil(rows / blockRows) * gridCols);
-  const scaleAt = (row: number, col: number) => Math.floor(row / blockRows) * gridCols + Math.floor(col / BLOCK);
-  for (let row = 0; row < rows; row++) {
-    for (let col = 0; col < cols; col++) {
-      const at = scaleAt(row, col);
-      scales[at] = Math.max(scales[at]!, Math.abs(values[row * cols + col]!));
-    }
-  }
-  for (let i = 0; i < scales.length; i++) {
-    // A block of nothing but the smallest subnormals would round its scale to zero and lose the way back.
-    const scale = Math.fround(scales[i]! / E4M3_MAX);
-    scales[i] = scale > 0 ? scale : 1;
-  }
+/** The e4m3 codes [rows, cols] of values under their scales. */
+export function blockCodes(
+  values: Float32Array,
+  scales: Float32Array,
+  rows: number,
+  cols: number,
+  blockRows = BLOCK,
+): Uint8Array {
   const codes = new Uint8Array(rows * cols);
+  eachSegment(rows, cols, blockRows, (at, from, end) => {
+    const scale = scales[at]!;
+    for (let i = from; i < end; i++) codes[i] = float32ToE4m3(Math.fround(values[i]! / scale));
+  });
+  return codes;
+}
+
+/** Calls visit(index of the scale, first value, end) for the part of each row that lies in one block. */
+function eachSegment(
+  rows: number,
+  cols: number,
+  blockRows: number,
+  visit: (at: number, from: number, end: number) => void,
+) {
+  const gridCols = Math.ceil(cols / BLOCK);
   for (let row = 0; row < rows; row++) {
-    for (let col = 0; col < cols; col++) {
-      const i = row * cols + col;
-      codes[i] = float32ToE4m3(Math.fround(values[i]! / scales[scaleAt(row, col)]!));
+    for (let block = 0; block < gridCols; block++) {
+      const end = row * cols + Math.min((block + 1) * BLOCK, cols);
+      visit(Math.floor(row / blockRows) * gridCols + block, row * cols + block * BLOCK, end);
     }
   }
-  return { codes, scales };
 }

@@ -14,16 +14,24 @@ export const E4M3_VALUES: Float32Array = Float32Array.from({ length: 256 }, (_, 
   return exponent === 0 ? sign * fraction * 2 ** -9 : sign * (8 + fraction) * 2 ** (exponent - 10);
 });
 
-/** The code nearest to a value; ties to the even code. Past 448, infinities included, it saturates; NaN is 0x7F. */
+const float = new Float32Array(1);
+const bits = new Uint32Array(float.buffer);
+
+/** The code nearest to a float32; ties to the even code. Past 448, infinities included, it saturates; NaN is 0x7F. */
 export function float32ToE4m3(value: number): number {
-  if (Number.isNaN(value)) return 0x7f;
-  const sign = value < 0 || Object.is(value, -0) ? 0x80 : 0;
-  const magnitude = Math.abs(value);
-  if (magnitude >= E4M3_MAX) return sign | 0x7e;
-  // Codes grow with their values, so a step up in fraction may carry into the exponent and stay right.
-  const exponent = Math.max(exponentOf(magnitude), -6);
-  const steps = roundTiesToEven(magnitude * 2 ** (3 - exponent));
-  return sign | (((exponent + 6) << 3) + steps);
+  float[0] = value;
+  const word = bits[0]!;
+  const sign = (word >>> 24) & 0x80;
+  const magnitude = word & 0x7fffffff;
+  if (magnitude > 0x7f800000) return 0x7f;
+  if (magnitude >= 0x43e00000) return sign | 0x7e; // 448
+  if (magnitude >= 0x3c800000) {
+    // 2^-6, the least normal number: a code is the float's exponent and first three fraction bits, biased by 120 less
+    return sign | (((magnitude + 0x7ffff + ((magnitude >>> 20) & 1)) >>> 20) - (120 << 3));
+  }
+  // steps of 2^-9: a float32 of this size has no bits below, so the sum rounds to them, ties to even
+  float[0] = Math.abs(value) + 2 ** 14;
+  return sign | (bits[0]! & 0xff);
 }
 
 /** Index of the first NaN code (0x7F or 0xFF) in `codes`, or -1. */
@@ -45,18 +53,4 @@ export function indexOfE4m3NaN(codes: Uint8Array): number {
     }
   }
   return firstBetween(unaligned + 4 * words.length, codes.length);
-}
-
-const word = new DataView(new ArrayBuffer(8));
-
-/** floor(log2(value)) of a float32 value, subnormals included (a float64 holds each of them as a normal number). */
-function exponentOf(value: number): number {
-  word.setFloat64(0, value);
-  return ((word.getUint16(0) >> 4) & 0x7ff) - 1023;
-}
-
-function roundTiesToEven(value: number): number {
-  const down = Math.floor(value);
-  const rest = value - down;
-  return rest > 0.5 || (rest === 0.5 && down % 2 === 1) ? down + 1 : down;
 }

@@ -29,9 +29,9 @@ export async function writeSafetensors(
     await file.writeFile(header);
     for (const tensor of inOrder) {
       const bytes = typeof tensor.bytes === 'function' ? await tensor.bytes() : tensor.bytes;
-      if (bytes.byteLength !== bytesOf(tensor)) {
+      if (bytes.byteLength !== bytesOfTensor(tensor)) {
         throw new RangeError(
-          `tensor "${tensor.name}" has ${bytes.byteLength} bytes, expected ${bytesOf(tensor)} (${tensor.dtype} [${tensor.shape.join(', ')}])`,
+          `tensor "${tensor.name}" has ${bytes.byteLength} bytes, expected ${bytesOfTensor(tensor)} (${tensor.dtype} [${tensor.shape.join(', ')}])`,
         );
       }
       for (let from = 0; from < bytes.byteLength; from += CHUNK_BYTES) {
@@ -41,7 +41,7 @@ export async function writeSafetensors(
   });
 }
 
-function bytesOf({ dtype, shape }: TensorToWrite): number {
+export function bytesOfTensor({ dtype, shape }: Pick<TensorToWrite, 'dtype' | 'shape'>): number {
   return shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);
 }
 
@@ -53,7 +53,7 @@ function headerOf(tensors: readonly TensorToWrite[], metadata: Readonly<Record<s
   for (const tensor of tensors) {
     if (entries.has(tensor.name)) throw new RangeError(`two tensors are named "${tensor.name}"`);
     const begin = end;
-    end += bytesOf(tensor);
+    end += bytesOfTensor(tensor);
     entries.set(tensor.name, { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [begin, end] });
   }
   const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)));
