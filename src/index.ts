@@ -1,5 +1,6 @@
-/** The public API: load a model folder, look at its logits, let it write; train one; count what one takes. */
+/** The public API: load a model folder, look at its logits, let it write; train one; work out what one takes and costs. */
 export { type Architecture, parseArchitecture } from './economics/architecture.ts';
+export { MACHINES, type Machine, machineById, parseMachine } from './economics/machine.ts';
 export { MODELS, modelById } from './economics/model-catalogue.ts';
 export { type CountSettings, type ModelCounts, modelCounts } from './economics/model-counts.ts';
 export {
@@ -20,6 +21,10 @@ export {
   type Rate,
   reprice,
 } from './economics/price-book-quote.ts';
+export * as units from './economics/quantity.ts';
+export { type Serving, type ServingPlan, serve, type Workload, WorkloadError } from './economics/serving.ts';
+export { type PlanChoice, suggestPlan, USUAL_CHOICE } from './economics/suggested-plan.ts';
+export { type TrainingCost, type TrainingPlan, trainingCost } from './economics/training-cost.ts';
 export type { SampledToken, Times, Usage } from './engine/engine.ts';
 export { type LanguageModel, type LoadOptions, loadModel, type Prompt, PromptError } from './engine/language-model.ts';
 export { type ModelReport, modelReport } from './engine/model-report.ts';

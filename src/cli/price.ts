@@ -2,7 +2,11 @@
 import { Command } from 'commander';
 import { examples } from './arguments.ts';
 import { priceBookCommand } from './price-book.ts';
+import { priceCompareCommand } from './price-compare.ts';
 import { priceCountsCommand } from './price-counts.ts';
+import { priceServeCommand } from './price-serve.ts';
+import { priceTrainCommand } from './price-train.ts';
+import { priceValidateCommand } from './price-validate.ts';
 
 export function priceCommand(): Command {
   return new Command('price')
@@ -10,5 +14,17 @@ export function priceCommand(): Command {
     .enablePositionalOptions()
     .addCommand(priceCountsCommand())
     .addCommand(priceBookCommand())
-    .addHelpText('after', examples('farthing price counts', 'farthing price counts deepseek-v3 --context 131072'));
+    .addCommand(priceServeCommand())
+    .addCommand(priceCompareCommand())
+    .addCommand(priceTrainCommand())
+    .addCommand(priceValidateCommand())
+    .addHelpText(
+      'after',
+      examples(
+        'farthing price counts',
+        'farthing price serve deepseek-v3 --machine h800-sxm',
+        'farthing price compare deepseek-v3,llama-3.1-405b --on h800-sxm,h200-sxm',
+        'farthing price train deepseek-v3',
+      ),
+    );
 }

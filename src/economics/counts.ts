@@ -76,7 +76,7 @@ export function weightBytes(precision: Precision): number {
 }
 
 /** Weights of one expert, without biases: gate, up and down. */
-function expertParameters(a: Architecture): number {
+export function expertParameters(a: Architecture): number {
   return a.experts ? 3 * a.hidden * a.experts.width : 0;
 }
 
@@ -138,7 +138,7 @@ export type LatentForm = 'expanded' | 'absorbed';
  * Operations of the attention core for one query token, for each token it looks back on, in all layers together.
  * @param form for latent attention: expanded in prefill and training, absorbed in decode (V2 report §2.1.3)
  */
-function attentionFlopPerPair({ attention, layers }: Architecture, form: LatentForm = 'expanded'): number {
+export function attentionFlopPerPair({ attention, layers }: Architecture, form: LatentForm = 'expanded'): number {
   switch (attention.kind) {
     case 'mla': {
       const { heads, kvRank, nopeDim, ropeDim, valueDim } = attention;
@@ -201,7 +201,7 @@ export function trainingFlop(
 }
 
 /** Values that the cache keeps for one token, all layers together; a window is not taken off. */
-function cacheElements({ attention, layers }: Architecture): number {
+export function cacheElements({ attention, layers }: Architecture): number {
   switch (attention.kind) {
     case 'mla':
       return layers * (attention.kvRank + attention.ropeDim);

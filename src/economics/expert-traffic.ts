@@ -52,7 +52,7 @@ export function expertShares({ routed, topK }: Experts, loads: unknown, fileName
 }
 
 /** Bytes of one token's activations as they travel: a byte a value with a scale for each 128, or two bytes. */
-function wireBytes(hidden: number, format: Precision): number {
+export function wireBytes(hidden: number, format: Precision): number {
   return format === 'fp8' ? hidden + 4 * Math.ceil(hidden / 128) : 2 * hidden;
 }
 

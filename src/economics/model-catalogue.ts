@@ -17,6 +17,8 @@ interface PublishedSize {
   readonly totalRounding: number;
   readonly active: number;
   readonly activeRounding: number;
+  /** Whether the makers count the input table as active. */
+  readonly activeWithEmbedding: boolean;
   readonly source: string;
 }
 
