@@ -132,6 +132,50 @@ static void group_by_expert(const Op& op, const Context& ctx) {
   });
 }
 
+// A token's part of the batch-wise balance loss, Σ_e load_e · share_e: loads of the batch over their mean, shares of
+// the token's affinities. Loads are counts and carry no gradient.
+// [loss] <- [logits, offsets]; with seeds, [dLogits] += [seeds, logits, offsets]
+struct BalanceLoss {
+  const View &logits, &offsets;
+  const int experts;
+  const bool sigmoid_scores;
+  float *shares, *loads, affinity_sum = 1, loss = 0;
+
+  BalanceLoss(const Op& op, const Context& ctx, const View& logits, const View& offsets)
+      : logits(logits), offsets(offsets), experts(logits.cols), sigmoid_scores(op.scalars[0] != 0),
+        shares(ctx.local<float>(2 * experts)), loads(shares + experts) {
+    const int32_t* start = offsets.i32();
+    for (int e = 0; e < experts; ++e)
+      loads[e] = static_cast<float>(start[e + 1] - start[e]) * experts / static_cast<float>(start[experts]);
+  }
+  void of_row(int64_t r) {
+    affinities(logits.f32(r), experts, sigmoid_scores, shares);
+    affinity_sum = 1e-20f, loss = 0;
+    for (int e = 0; e < experts; ++e) affinity_sum += shares[e];
+    for (int e = 0; e < experts; ++e) loss += loads[e] * (shares[e] /= affinity_sum);
+  }
+};
+
+static void balance_loss(const Op& op, const Context& ctx) {
+  BalanceLoss balance(op, ctx, op.views[1], op.views[2]);
+  each_row(op, ctx, op.views[0], [&](int64_t r) {
+    balance.of_row(r);
+    *op.views[0].f32(r) = balance.loss;
+  });
+}
+
+static void balance_loss_backward(const Op& op, const Context& ctx) {
+  BalanceLoss balance(op, ctx, op.views[2], op.views[3]);
+  each_row(op, ctx, op.views[0], [&](int64_t r) {
+    balance.of_row(r);
+    const float seed = *op.views[1].f32(r);
+    for (int e = 0; e < balance.experts; ++e) {
+      const float share = balance.shares[e], slope = balance.sigmoid_scores ? 1 - share * balance.affinity_sum : 1;
+      op.views[0].f32(r)[e] += seed * share * slope * (balance.loads[e] - balance.loss);
+    }
+  });
+}
+
 // [out] <- [sorted, place, weights]
 static void combine_experts(const Op& op, const Context& ctx) {
   const View &out = op.views[0], &sorted = op.views[1], &place = op.views[2], &weights = op.views[3];
@@ -184,5 +228,6 @@ static void scatter_slots(const Op& op, const Context& ctx) {
 
 #define EXPERT_KERNELS                                                                                  \
   {"route_tokens", route_tokens}, {"route_tokens_backward", route_tokens_backward},                     \
+      {"balance_loss", balance_loss}, {"balance_loss_backward", balance_loss_backward},                 \
       {"group_by_expert", group_by_expert}, {"combine_experts", combine_experts},                       \
       {"combine_experts_backward", combine_experts_backward}, {"scatter_slots", scatter_slots},

@@ -176,6 +176,18 @@ export function groupByExpert(graph: Graph, experts: Tensor, expertCount: number
 }
 
 /**
+ * Each token's part of the auxiliary balance loss over the whole batch (Shazeer et al. 2017, GShard §2.2, Switch
+ * Transformer eq. 4; with the normalised affinities of DeepSeek-V3 report eq. 17–20): Σ_e f_e · p_e, f_e being the
+ * expert's load over the mean load and p_e the token's affinity over the sum of its affinities. 1 when balanced.
+ * @param logits f32 [R, experts] of the router  @param plan of the same routing  @returns f32 [R, 1]
+ */
+export function balanceLoss(graph: Graph, logits: Tensor, plan: ExpertPlan, scoring: Routing['scoring']): Tensor {
+  const out = temp(logits.storage.rows, 1);
+  append(graph, 'balance_loss', [out], [logits, plan.offsets], [scoring === 'sigmoid' ? 1 : 0]);
+  return out;
+}
+
+/**
  * Grouped product: sorted row s is x[token of s] · W_eᵀ (gather) or x[s] · W_eᵀ, e being the expert of place s.
  * Each expert's weights are read once; experts with no token are not touched.
  * @param x f32 [R, k] with gather, else f32 [R · topK, k]  @param weights packed [n, k], one for each expert

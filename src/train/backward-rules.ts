@@ -79,6 +79,12 @@ const routeTokens: Rule = (op, backward) => {
   );
 };
 
+const balanceLoss: Rule = (op, backward) => {
+  const [logits, offsets] = [read(op, 0), read(op, 1)];
+  const reads = [incoming(op, backward), logits, offsets];
+  backward.append('balance_loss_backward', [backward.into(logits)], reads, [...op.scalars]);
+};
+
 const expertLinear: Rule = (op, backward) => {
   const [x, order, offsets] = [read(op, 0), read(op, 1), read(op, 2)];
   const weights = op.reads.slice(3).map((weight) => backward.parameter(present(op, weight)));
@@ -136,6 +142,7 @@ export const backwardRules: Readonly<Record<string, Rule>> = {
   add,
   concat,
   route_tokens: routeTokens,
+  balance_loss: balanceLoss,
   expert_linear: expertLinear,
   combine_experts: combineExperts,
   causal_attention: causalAttention,

@@ -166,6 +166,7 @@ function settingsOf({ data, schedule, optimizer, objective, run }: TrainConfig):
     accumulate: data.accumulate,
     clip: optimizer.clip,
     mtpWeight: objective.mtp_weight,
+    balanceWeight: objective.balance_loss,
     balanceRate: objective.balance_rate,
     validateEvery: run.validate_every,
     checkpointEvery: run.checkpoint_every,

@@ -59,7 +59,15 @@ const sections = z.strictObject({
     'a section',
   ),
   objective: z
-    .strictObject({ mtp_weight: number(0, 10).default(0.3), balance_rate: share.default(0.001) }, 'a section')
+    .strictObject(
+      {
+        mtp_weight: number(0, 10).default(0.3),
+        balance_rate: share.default(0.001),
+        /** α of the auxiliary balance loss over the batch; 0 for none. */
+        balance_loss: number(0, 10).default(0),
+      },
+      'a section',
+    )
     .prefault({}),
   run: z.strictObject(
     {

@@ -17,6 +17,8 @@ export interface RunSettings {
   readonly clip: number;
   /** λ of the MTP loss. */
   readonly mtpWeight: number;
+  /** α of the auxiliary balance loss. */
+  readonly balanceWeight?: number;
   /** Speed of the selection biases. */
   readonly balanceRate: number;
   /** Steps between validations and between checkpoints; 0 for none. */
@@ -61,7 +63,8 @@ export async function* trainModel(
   files: RunFiles,
 ): AsyncGenerator<StepReport> {
   const { schedule, rows, accumulate, mtpWeight } = settings;
-  const program = lossProgram(config, parameters, { rows, mtpWeight, gradients: true });
+  const { balanceWeight = 0 } = settings;
+  const program = lossProgram(config, parameters, { rows, mtpWeight, balanceWeight, gradients: true });
   const validator =
     validation.length > 0 ? lossProgram(config, parameters, { rows, mtpWeight: 0, gradients: false }) : null;
   const optimizer = createOptimizer(parameters, settings.adamw);

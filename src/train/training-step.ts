@@ -4,7 +4,7 @@
  */
 import { compile, type Program } from '../backend/compile.ts';
 import { createGraph, own, type Region, resident, rowsOf, type Tensor } from '../backend/graph.ts';
-import { crossEntropy } from '../backend/ops.ts';
+import { balanceLoss, crossEntropy } from '../backend/ops.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { deepseekMtp, type LayerRoute } from '../model/deepseek.ts';
 import { forward, frequencyTable, head } from '../model/forward.ts';
@@ -39,11 +39,17 @@ interface Losses {
 /**
  * @param rows tokens of a batch
  * @param mtpWeight λ of the MTP loss (V3 report eq. 24–25); 0 leaves the module out
+ * @param balanceWeight α of the auxiliary balance loss, which is trained on and not reported; 0 leaves it out
  */
 export function lossProgram(
   config: ModelConfig,
   parameters: Parameters,
-  { rows, mtpWeight, gradients }: { rows: number; mtpWeight: number; gradients: boolean },
+  {
+    rows,
+    mtpWeight,
+    balanceWeight = 0,
+    gradients,
+  }: { rows: number; mtpWeight: number; balanceWeight?: number; gradients: boolean },
 ): LossProgram {
   const graph = createGraph(computeOf(parameters.precision));
   const column = (dtype: 'f32' | 'i32') => own(rowsOf('token'), 1, dtype);
@@ -66,10 +72,18 @@ export function lossProgram(
     const nextLoss = crossEntropy(graph, head(graph, weights, hidden), nextTargets);
     ahead.push({ ids: nextIds, targets: nextTargets, seeds: column('f32'), loss: nextLoss });
   }
+  const balanceSeeds = column('f32');
+  const balance =
+    config.family === 'deepseek' && gradients && balanceWeight > 0
+      ? routes.map(({ logits, plan }) => ({
+          loss: balanceLoss(graph, logits, plan, config.scoringFunc),
+          seeds: balanceSeeds,
+        }))
+      : [];
   if (gradients) {
     differentiate(
       graph,
-      new Map([{ loss, seeds }, ...ahead].map((each) => [each.loss, each.seeds])),
+      new Map([{ loss, seeds }, ...ahead, ...balance].map((each) => [each.loss, each.seeds])),
       parameters.gradients,
     );
   }
@@ -80,6 +94,7 @@ export function lossProgram(
     starts,
     targets,
     seeds,
+    balanceSeeds,
     loss,
     ...columnsOfModules,
     ...routes.map(({ plan }) => plan.offsets),
@@ -102,6 +117,7 @@ export function lossProgram(
       program.f32(seedRow).fill((scale * weight) / Math.max(count, 1));
       return count;
     };
+    program.f32(balanceSeeds).fill((scale * balanceWeight) / rows);
     const trained = fillLoss(batch.targets, targets, seeds, 1);
     const trainedAhead = ahead.map((module, depth) => {
       program.i32(module.ids).set(batch.ahead[depth]!.ids);

@@ -14,6 +14,7 @@ import {
 import { allocate } from '../../src/backend/native.ts';
 import {
   add,
+  balanceLoss,
   causalAttention,
   concat,
   crossEntropy,
@@ -218,6 +219,28 @@ test('experts: gathered and sorted products, each weight from its own tokens', a
         const token = Math.floor(slot / topK);
         const up = product(at.x!.slice(token * k, (token + 1) * k), at[`up${expert}`]!, k);
         return product(up, at[`down${expert}`]!, hidden);
+      }),
+  );
+});
+
+test.each(['sigmoid', 'softmax'] as const)('the balance loss over a batch, of %s affinities', async (scoring) => {
+  const [tokens, experts] = [5, 21];
+  const chosen = [0, 3, 3, 7, 20, 3, 1, 0, 3, 0];
+  const loads = Array.from({ length: experts }, (_, e) => (chosen.filter((c) => c === e).length / 10) * experts);
+  await expectGradients(
+    {
+      inputs: {
+        logits: { rows: tokens, cols: experts, values: noise(tokens * experts, 60) },
+        chosen: { rows: tokens, cols: 2, values: chosen, dtype: 'i32' },
+      },
+      build: (graph, t) => balanceLoss(graph, t.logits!, groupByExpert(graph, t.chosen!, experts), scoring),
+    },
+    ({ logits }) =>
+      Array.from({ length: tokens }, (_, r) => {
+        const row = logits!.slice(r * experts, (r + 1) * experts);
+        const scores = row.map((x) => (scoring === 'sigmoid' ? 1 / (1 + Math.exp(-x)) : Math.exp(x)));
+        const sum = scores.reduce((a, b) => a + b, 0);
+        return dot(scores, loads) / sum;
       }),
   );
 });
