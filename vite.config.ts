@@ -4,14 +4,20 @@ import { defineConfig } from 'vite';
 /** The browser pages: sources in web/, built into dist/web/, served by the HTTP server. One entry a page. */
 export default defineConfig({
   root: 'web',
+  // Pages find each other and their assets wherever the folder is put, under a server or as plain files of a site.
+  base: './',
   plugins: [preact()],
-  build: {
-    outDir: '../dist/web',
-    emptyOutDir: true,
-    rolldownOptions: {
-      input: {
-        chat: 'web/index.html',
-        train: 'web/train/index.html',
+  build: { outDir: '../dist/web', emptyOutDir: true },
+  builder: {},
+  // The cost explorer is bundled for itself: what it needs of zod would otherwise weigh on the chat page.
+  environments: {
+    client: { build: { rolldownOptions: { input: { chat: 'web/index.html', train: 'web/train/index.html' } } } },
+    cost: {
+      consumer: 'client',
+      build: {
+        emptyOutDir: false,
+        chunkSizeWarningLimit: 1000,
+        rolldownOptions: { input: { cost: 'web/cost/index.html' } },
       },
     },
   },

@@ -1,7 +1,8 @@
 /** Tables for people, spreadsheets and machines: one list of rows, three ways to print it. */
 
-type Cell = string | number | null;
-export type Row = Readonly<Record<string, Cell>>;
+import type { Cell, Row } from '../numerics/csv.ts';
+
+export { asCsv, type Row } from '../numerics/csv.ts';
 
 /** Columns by the keys of the first row; numbers to the right. */
 export function asText(rows: readonly Row[]): string {
@@ -15,15 +16,6 @@ export function asText(rows: readonly Row[]): string {
       .join('  ')
       .trimEnd();
   return [line(names), line(widths.map((width) => '─'.repeat(width))), ...cells.map(line)].join('\n');
-}
-
-/** RFC 4180, numbers with all their digits. */
-export function asCsv(rows: readonly Row[]): string {
-  const quoted = (text: string) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const names = Object.keys(rows[0] ?? {});
-  return [names, ...rows.map((row) => names.map((name) => String(row[name] ?? '')))]
-    .map((cells) => cells.map(quoted).join(','))
-    .join('\n');
 }
 
 function shownCell(cell: Cell): string {

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createAdaptorServer } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
-import { build } from 'vite';
+import { createBuilder } from 'vite';
 import { pages } from '../../src/server/pages.ts';
 
 /** How the next requests are answered. */
@@ -37,10 +37,13 @@ interface ChatBody {
   [field: string]: unknown;
 }
 
-/** Builds the pages into a folder of its own, as `npm run build` does into dist/. */
-export async function buildPages(): Promise<{ folder: string; remove: () => Promise<void> }> {
+/** Builds one bundle of pages into a folder of its own, as `npm run build` does all of them into dist/. */
+export async function buildPages(
+  bundle: 'client' | 'cost' = 'client',
+): Promise<{ folder: string; remove: () => Promise<void> }> {
   const folder = await mkdtemp(path.join(tmpdir(), 'farthing-pages-'));
-  await build({ logLevel: 'error', build: { outDir: folder } });
+  const builder = await createBuilder({ logLevel: 'error', build: { outDir: folder } });
+  await builder.build(builder.environments[bundle]!);
   return { folder, remove: () => rm(folder, { recursive: true }) };
 }
 

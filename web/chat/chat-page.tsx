@@ -21,7 +21,7 @@ export function ChatPage() {
   };
   return (
     <div class="chat-page">
-      <Masthead page="/">
+      <Masthead page="">
         {begun && (
           <button type="button" class="icon-button" title="New chat" onClick={startOver}>
             <span class="unseen">New chat</span>

@@ -5,26 +5,29 @@ import { MoonIcon, SunIcon } from './icons.tsx';
 import { shownTheme, switchTheme } from './theme.ts';
 
 const PAGES = [
-  { path: '/', name: 'Chat' },
-  { path: '/train', name: 'Train' },
-  { path: '/cost', name: 'Cost' },
+  { path: '', name: 'Chat' },
+  { path: 'train/', name: 'Train' },
+  { path: 'cost/', name: 'Cost' },
 ] as const;
 
+/** Where the pages lie: this code is in their folder `assets`. */
+const root = import.meta.url.replace(/assets\/[^/]*$/, '');
+
 /**
- * @param page path of the page it stands on
+ * @param page path of the page it stands on, from where the pages lie
  * @param children buttons of this page, put before the theme switch
  */
 export function Masthead({ page, children }: { page: (typeof PAGES)[number]['path']; children?: ComponentChildren }) {
   return (
     <header class="masthead-band">
       <div class="masthead">
-        <a class="wordmark" href="/" aria-label="Farthing">
+        <a class="wordmark" href={root} aria-label="Farthing">
           <Coin />
           <span class="wordmark-name">Farthing</span>
         </a>
         <nav class="pages" aria-label="Pages">
           {PAGES.map(({ path, name }) => (
-            <a key={path} href={path} aria-current={path === page ? 'page' : undefined}>
+            <a key={path} href={root + path} aria-current={path === page ? 'page' : undefined}>
               {name}
             </a>
           ))}

@@ -10,7 +10,7 @@ import { SampleTexts } from './sample-texts.tsx';
 export function TrainPage() {
   return (
     <div class="train-page">
-      <Masthead page="/train" />
+      <Masthead page="train/" />
       <main class="train-main">
         <h1>Training</h1>
         {failure.value && <FailureNote failure={failure.value} again={askAgain} />}
