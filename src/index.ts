@@ -1,5 +1,12 @@
 /** The public API: load a model folder, look at its logits, let it write; train one; work out what one takes and costs. */
 export { type Architecture, parseArchitecture } from './economics/architecture.ts';
+export {
+  type Explanation,
+  type ExplanationSettings,
+  explain,
+  TECHNIQUES,
+  type Technique,
+} from './economics/explanation.ts';
 export { MACHINES, type Machine, machineById, parseMachine } from './economics/machine.ts';
 export { MODELS, modelById } from './economics/model-catalogue.ts';
 export { type CountSettings, type ModelCounts, modelCounts } from './economics/model-counts.ts';

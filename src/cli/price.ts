@@ -4,6 +4,7 @@ import { examples } from './arguments.ts';
 import { priceBookCommand } from './price-book.ts';
 import { priceCompareCommand } from './price-compare.ts';
 import { priceCountsCommand } from './price-counts.ts';
+import { priceExplainCommand } from './price-explain.ts';
 import { priceServeCommand } from './price-serve.ts';
 import { priceTrainCommand } from './price-train.ts';
 import { priceValidateCommand } from './price-validate.ts';
@@ -17,6 +18,7 @@ export function priceCommand(): Command {
     .addCommand(priceServeCommand())
     .addCommand(priceCompareCommand())
     .addCommand(priceTrainCommand())
+    .addCommand(priceExplainCommand())
     .addCommand(priceValidateCommand())
     .addHelpText(
       'after',
@@ -25,6 +27,7 @@ export function priceCommand(): Command {
         'farthing price serve deepseek-v3 --machine h800-sxm',
         'farthing price compare deepseek-v3,llama-3.1-405b --on h800-sxm,h200-sxm',
         'farthing price train deepseek-v3',
+        'farthing price explain',
       ),
     );
 }

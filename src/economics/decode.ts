@@ -1,12 +1,6 @@
 /** Decoding: how fast a batch writes, the largest batch that memory and the latency target allow. */
 import type { Architecture } from './architecture.ts';
-import {
-  checkDeployment,
-  type Deployment,
-  DeploymentError,
-  sequencesInMemory,
-  weightsPerDevice,
-} from './deployment.ts';
+import { checkDeployment, type Deployment, DeploymentError, requireRoom, sequencesInMemory } from './deployment.ts';
 import { type Seconds, seconds, type TokensPerSecond, tokensPerSecond } from './quantity.ts';
 import { noTime, RESOURCES, type Resource, type StageTime } from './stage-time.ts';
 import { type StepTime, type StepWork, stepTime } from './step-time.ts';
@@ -90,16 +84,10 @@ export function largestBatch(
   mostBatch = Number.POSITIVE_INFINITY,
 ): LargestBatch {
   checkDeployment(a, d);
+  requireRoom(a, d, context);
   const memoryBatch = sequencesInMemory(a, d, context);
   // A group of devices shares its sequences, so a device's share may be a fraction.
   const least = 1 / d.tensorParallel;
-  if (memoryBatch < least) {
-    const weights = (weightsPerDevice(a, d) / 1e9).toFixed(1);
-    throw new DeploymentError(
-      `memory of ${d.machine.name} is ${(d.machine.memory / 1e9).toFixed(0)} GB a device, expected room for ` +
-        `${weights} GB of weights and a sequence of ${Math.round(context)} tokens; more devices hold more`,
-    );
-  }
   const most = Math.min(memoryBatch, mostBatch);
   const fits = (batch: number) => decodePoint(a, d, batch, context).tpot <= tpotTarget;
   if (!fits(least)) {

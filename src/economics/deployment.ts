@@ -78,7 +78,7 @@ export function expertsPerDevice(a: Architecture, { devices, redundantExperts, e
 }
 
 /** Weights that one device holds. Tables and routers stay in BF16. */
-export function weightsPerDevice(a: Architecture, d: Deployment): Bytes {
+function weightsPerDevice(a: Architecture, d: Deployment): Bytes {
   const { parts, mtp } = countParameters(a);
   const each = weightBytes(d.precision);
   const moeLayers = a.layers - a.denseLayers;
@@ -104,4 +104,14 @@ function cachePerDevice(a: Architecture, d: Deployment): BytesPerToken {
 export function sequencesInMemory(a: Architecture, d: Deployment, context: number): number {
   const room = d.machine.memory * USABLE_MEMORY - weightsPerDevice(a, d);
   return Math.max(0, room / (cachePerDevice(a, d) * context) / d.tensorParallel);
+}
+
+/** @throws DeploymentError when weights and the cache of one sequence do not fit */
+export function requireRoom(a: Architecture, d: Deployment, context: number): void {
+  if (sequencesInMemory(a, d, context) * d.tensorParallel >= 1) return;
+  throw new DeploymentError(
+    `memory of ${d.machine.name} is ${(d.machine.memory / 1e9).toFixed(0)} GB a device, expected room for ` +
+      `${(weightsPerDevice(a, d) / 1e9).toFixed(1)} GB of weights and a sequence of ${Math.round(context)} tokens; ` +
+      'more devices hold more',
+  );
 }

@@ -2,7 +2,7 @@
 import type { Architecture } from './architecture.ts';
 import { cacheBytes } from './counts.ts';
 import { binding } from './decode.ts';
-import { checkDeployment, type Deployment, DeploymentError } from './deployment.ts';
+import { checkDeployment, type Deployment, DeploymentError, requireRoom } from './deployment.ts';
 import { type Seconds, seconds, type TokensPerSecond, tokensPerSecond } from './quantity.ts';
 import type { Resource } from './stage-time.ts';
 import { type StepTime, type StepWork, stepTime } from './step-time.ts';
@@ -33,6 +33,7 @@ const STORAGE_BYTES_PER_SECOND = (40 * 2 ** 30) / 8;
 /** Cached prefixes are read back where that is faster than computing them again. */
 export function prefillPoint(a: Architecture, d: Deployment, shape: PrefillShape): PrefillPoint {
   checkDeployment(a, { ...d, mtpAcceptance: null });
+  requireRoom(a, d, shape.promptTokens);
   const point = pointWithHits(a, d, shape);
   // What the first hits would cost, where there are none.
   if (shape.hitShare === 0)
@@ -102,8 +103,8 @@ export function prefillWithinTarget(
 ): PrefillWithinTarget {
   let best: PrefillWithinTarget | null = null;
   let soonest = Number.POSITIVE_INFINITY;
-  for (let tokensPerStep = wanted.tokensPerStep; tokensPerStep >= LEAST_STEP; tokensPerStep /= 2) {
-    const shape = { ...wanted, tokensPerStep };
+  for (let tokensPerStep = wanted.tokensPerStep; tokensPerStep * d.tensorParallel >= LEAST_ROWS; tokensPerStep /= 2) {
+    const shape = { ...wanted, tokensPerStep, rows: tokensPerStep * d.tensorParallel };
     const point = prefillPoint(a, d, shape);
     const highestLoad = loadWithinTarget(point, shape, wanted.target);
     const load = Math.min(wanted.load, highestLoad);
@@ -120,21 +121,25 @@ export function prefillWithinTarget(
   );
 }
 
-const LEAST_STEP = 128;
+/** Of a group of devices together: fewer rows than this gain no time. */
+const LEAST_ROWS = 128;
+
+/** With the new tokens that a group of devices takes into one step together. */
+type GroupShape = PrefillShape & { readonly rows: number };
 
 /**
  * Time to the first token of a mean prompt at a load: the step under way, the queue before the device (M/D/1), and the
  * steps of the prompt itself.
  * @param load share of the device's capacity that is asked for, below 1
  */
-function timeToFirstToken(point: PrefillPoint, shape: PrefillShape, load: number): Seconds {
+function timeToFirstToken(point: PrefillPoint, shape: GroupShape, load: number): Seconds {
   const service = point.step.seconds;
-  const steps = Math.ceil((shape.promptTokens * (1 - shape.hitShare)) / shape.tokensPerStep);
+  const steps = Math.ceil((shape.promptTokens * (1 - shape.hitShare)) / shape.rows);
   return seconds(service / 2 + (load / (2 * (1 - load))) * service + steps * service);
 }
 
 /** The largest load whose mean time to the first token stays within the target; 0 where none does. */
-function loadWithinTarget(point: PrefillPoint, shape: PrefillShape, target: Seconds): number {
+function loadWithinTarget(point: PrefillPoint, shape: GroupShape, target: Seconds): number {
   const service = point.step.seconds;
   const waiting = target - timeToFirstToken(point, shape, 0);
   return waiting <= 0 ? 0 : (2 * waiting) / (2 * waiting + service);

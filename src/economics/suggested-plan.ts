@@ -67,6 +67,16 @@ export function suggestPlan(a: Architecture, machine: Machine, choice: PlanChoic
   return { ...plan, prefill: whole(plan.prefill), decode: whole(plan.decode) };
 }
 
+/** The same layout on another number of devices for both units, attention split over `tensorParallel` where experts are spread. */
+export function onDevices(plan: ServingPlan, devices: number, tensorParallel: number): ServingPlan {
+  const resized = (unit: Deployment): Deployment => ({
+    ...unit,
+    devices,
+    tensorParallel: unit.expertParallel ? tensorParallel : devices,
+  });
+  return { ...plan, prefill: resized(plan.prefill), decode: resized(plan.decode) };
+}
+
 function fewestDevices(a: Architecture, machine: Machine, precision: 'fp8' | 'bf16'): number {
   const { total, parts } = countParameters(a);
   const tables = parts.embedding + parts.head;

@@ -77,3 +77,13 @@ test('price compare prints a row for each pair that can serve, and says why othe
   expect(stdout).toMatch(/qwen2\.5-72b\s+h800-sxm/);
   expect(stdout).toContain('deepseek-v3 on rtx4090: memory of');
 });
+
+test('price explain prints the waterfall in the order asked for, the shares, and the claims with their arithmetic', async () => {
+  const { stdout } = await farthing(['price', 'explain', '--order', 'caching,mtp,wide,fp8,mla,experts']);
+  const at = ['dense, multi-head', '+ prefix caching', '+ FP8', '+ sparse experts', 'whatever the order'].map((text) =>
+    stdout.indexOf(text),
+  );
+  expect(at.every((place, i) => place > (at[i - 1] ?? -1))).toBe(true);
+  const claims = await farthing(['price', 'explain', '--claims']);
+  expect(claims.stdout).toContain('1 − (1 − 8/256)^128');
+});

@@ -11,7 +11,7 @@ import { machineById, parseMachine } from '../../src/economics/machine.ts';
 import { modelById } from '../../src/economics/model-catalogue.ts';
 import { prefillPoint } from '../../src/economics/prefill.ts';
 import { costCurves, productionDay, servingRuns } from '../../src/economics/published-systems.ts';
-import { bytesPerSecond, seconds, usdPerHour, usdPerMillion } from '../../src/economics/quantity.ts';
+import { bytes, bytesPerSecond, seconds, usdPerHour, usdPerMillion } from '../../src/economics/quantity.ts';
 import { margin, serve, type Workload } from '../../src/economics/serving.ts';
 import { suggestPlan } from '../../src/economics/suggested-plan.ts';
 
@@ -99,7 +99,7 @@ test('decoding is never faster than any single resource allows', () => {
 test('prefill is never faster than its operations at the peak', () => {
   fc.assert(
     fc.property(deployments, fc.integer({ min: 64, max: 65536 }), (layout, promptTokens) => {
-      const d = { ...wide, ...layout };
+      const d = { ...wide, ...layout, machine: { ...layout.machine, memory: bytes(1e13) } };
       const { missesPerDevice } = prefillPoint(v3, d, { promptTokens, hitShare: 0, tokensPerStep: 16384 });
       const peak = Math.max(d.machine.fp8 ?? 0, d.machine.bf16);
       // The head is asked for the last token of a prompt alone.
