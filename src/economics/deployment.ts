@@ -78,7 +78,7 @@ export function expertsPerDevice(a: Architecture, { devices, redundantExperts, e
 }
 
 /** Weights that one device holds. Tables and routers stay in BF16. */
-function weightsPerDevice(a: Architecture, d: Deployment): Bytes {
+export function weightsPerDevice(a: Architecture, d: Deployment): Bytes {
   const { parts, mtp } = countParameters(a);
   const each = weightBytes(d.precision);
   const moeLayers = a.layers - a.denseLayers;
