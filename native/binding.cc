@@ -158,11 +158,11 @@ napi_value map_file(napi_env env, napi_callback_info info) {
   });
 }
 
-// releaseMapped(buffer, byteOffset, bytes): gives back the memory of those pages of a mapped file. They stay readable:
-// the next look reads them from the file again.
-napi_value release_mapped(napi_env env, napi_callback_info info) {
+// adviseMapped(buffer, byteOffset, bytes, soon): begins to read those pages of a mapped file; or, where they are not
+// needed soon, gives back their memory. They stay readable: the next look reads them from the file again.
+napi_value advise_mapped(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
-    napi_value args[3];
+    napi_value args[4];
     arguments(env, info, args);
     void* start = nullptr;
     size_t size = 0;
@@ -171,7 +171,9 @@ napi_value release_mapped(napi_env env, napi_callback_info info) {
     const int64_t offset = integer(env, args[1]), bytes = integer(env, args[2]);
     if (offset < 0 || bytes < 0 || static_cast<size_t>(offset + bytes) > size) throw Failure{"a range beyond the mapped file"};
     const int64_t page = sysconf(_SC_PAGESIZE), first = offset / page * page;
-    madvise(static_cast<uint8_t*>(start) + first, offset + bytes - first, MADV_DONTNEED);
+    bool soon = false;
+    check(env, napi_get_value_bool(env, args[3], &soon));
+    madvise(static_cast<uint8_t*>(start) + first, offset + bytes - first, soon ? MADV_WILLNEED : MADV_DONTNEED);
     return nullptr;
   });
 }
@@ -397,7 +399,7 @@ NAPI_MODULE_INIT() {
   const napi_property_descriptor functions[] = {
       {"allocate", nullptr, allocate, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"mapFile", nullptr, map_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
-      {"releaseMapped", nullptr, release_mapped, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"adviseMapped", nullptr, advise_mapped, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"createProgram", nullptr, create_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"runProgram", nullptr, run_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"setThreads", nullptr, set_thread_count, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

@@ -177,4 +177,24 @@ static void pack_transposed(const Op& op, const Context& ctx) {
   pack_values(op, ctx, [](int64_t n, int64_t k) { return Place{k, n}; });
 }
 
-#define PACK_KERNELS {"pack", pack}, {"pack_transposed", pack_transposed},
+// [found i32 [1, 1]] <- [source fp8]: 1 where a code is NaN. Four codes at a time: adding one carries into the top bit of
+// a byte only where its other seven were all set.
+static void find_nan(const Op& op, const Context& ctx) {
+  const View &found = op.views[0], &source = op.views[1];
+  ctx.parallel(op, source.times, 64, [&](int64_t first, int64_t last) {
+    uint32_t bits = 0;
+    for (int64_t row = first; row < last; ++row) {
+      const uint8_t* codes = source.u8(row);
+      int k = 0;
+      for (; k + 4 <= source.cols; k += 4) {
+        uint32_t word;
+        memcpy(&word, codes + k, 4);
+        bits |= (word & 0x7f7f7f7fu) + 0x01010101u;
+      }
+      for (; k < source.cols; ++k) bits |= (codes[k] & 0x7fu) + 1u;
+    }
+    if (bits & 0x80808080u) __atomic_store_n(found.i32(), 1, __ATOMIC_RELAXED);
+  });
+}
+
+#define PACK_KERNELS {"pack", pack}, {"pack_transposed", pack_transposed}, {"find_nan", find_nan},

@@ -27,7 +27,7 @@ export type NativeProgram = { readonly [nativeProgram]: true };
 interface Addon {
   allocate(bytes: number): ArrayBuffer;
   mapFile(path: string, byteOffset: number, bytes: number): ArrayBuffer;
-  releaseMapped(buffer: ArrayBuffer, byteOffset: number, bytes: number): void;
+  adviseMapped(buffer: ArrayBuffer, byteOffset: number, bytes: number, soon: boolean): void;
   createProgram(ops: readonly PreparedOp[], buffers: readonly ArrayBuffer[]): NativeProgram;
   runProgram(program: NativeProgram, lengths: readonly number[], profile: boolean): Promise<ArrayBuffer | undefined>;
   setThreads(threads: number): void;
@@ -69,4 +69,4 @@ if (wanted !== undefined && !/^[1-9]\d{0,3}$/.test(wanted)) {
 }
 setThreads(wanted ? Number(wanted) : os.availableParallelism());
 
-export const { allocate, mapFile, releaseMapped, createProgram, runProgram, peakBytes } = addon;
+export const { allocate, mapFile, adviseMapped, createProgram, runProgram, peakBytes } = addon;

@@ -424,6 +424,11 @@ export function pack(graph: Graph, source: Tensor, packed: Tensor): void {
   append(graph, 'pack', [packed], [source]);
 }
 
+/** Sets `found` (i32 [1, 1]) to 1 where a code of `source` (fp8) is NaN, and leaves it alone otherwise. */
+export function findNaN(graph: Graph, source: Tensor, found: Tensor): void {
+  append(graph, 'find_nan', [found], [source]);
+}
+
 /** As `pack`, of the transpose: source [k, n] row-major, packed as n outputs of depth k. FP8 only where blocks align. */
 export function packTransposed(graph: Graph, source: Tensor, packed: Tensor): void {
   append(graph, 'pack_transposed', [packed], [source]);

@@ -44,6 +44,21 @@ export function threadsOption(): Option {
   return new Option('--threads <n>', 'threads that compute (default: one a core)').argParser(whole(1, 1024));
 }
 
+export function packedOption(): Option {
+  return new Option(
+    '--packed <file>',
+    'keep packed weights in this file (written at first) and read them when needed: for models larger than memory',
+  ).argParser((text) => path.resolve(text));
+}
+
+/** One line on the terminal that says how far writing the packed file is. */
+export function showPacking(): (done: number, total: number) => void {
+  return (done, total) => {
+    if (!process.stderr.isTTY) return;
+    process.stderr.write(`\rpacked ${done} of ${total} weights${done === total ? '\n' : ''}`);
+  };
+}
+
 /** The examples under a command's help. */
 export function examples(...lines: string[]): string {
   return `\nExamples:\n${lines.map((line) => `  $ ${line}`).join('\n')}`;

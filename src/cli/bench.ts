@@ -2,8 +2,9 @@
 import os from 'node:os';
 import { Command } from 'commander';
 import type { Compute } from '../backend/graph.ts';
+import type { DiskShare } from '../engine/disk-share.ts';
 import type { Measurement, Rate, Workload } from '../engine/measure.ts';
-import { computeOption, examples, modelOption, threadsOption, whole } from './arguments.ts';
+import { computeOption, examples, modelOption, packedOption, showPacking, threadsOption, whole } from './arguments.ts';
 import { describeProfile, type ProfileReport, profileReport } from './bench-profile.ts';
 import { benchServeCommand } from './bench-serve.ts';
 import { bytes } from './quantities.ts';
@@ -11,6 +12,7 @@ import { bytes } from './quantities.ts';
 interface Options extends Workload {
   readonly model: string;
   readonly compute: Compute;
+  readonly packed?: string;
   readonly threads?: number;
   readonly profile?: boolean;
   readonly trace?: string;
@@ -27,6 +29,7 @@ export function benchCommand(): Command {
     .option('--batch <n>', 'sequences that write together', whole(1, 1024), 1)
     .option('--repeat <n>', 'times each is measured', whole(1, 1000), 5)
     .addOption(computeOption())
+    .addOption(packedOption())
     .addOption(threadsOption())
     .option('--profile', 'where the time of a step goes: time, bytes and FLOPs of each kernel, beside the bounds')
     .option('--trace <file>', 'write the profiled steps as a timeline that Perfetto and Chrome open')
@@ -53,7 +56,11 @@ async function run(options: Options): Promise<void> {
   const native = await import('../backend/native.ts');
   if (options.threads !== undefined) native.setThreads(options.threads);
   const { compute, depth, batch, decode } = options;
-  const model = await openModel(options.model, { compute });
+  const model = await openModel(options.model, {
+    compute,
+    packedFile: options.packed,
+    onPacking: showPacking(),
+  });
   const measured = await measure(model, options);
   const checkpoint = await openCheckpoint(options.model);
   const read = bytesPerToken(checkpoint, compute, { depth: depth + decode / 2, batch });
@@ -86,6 +93,10 @@ async function run(options: Options): Promise<void> {
   console.log(options.json ? JSON.stringify(report) : describe(report));
 }
 
+const disk = ({ seconds, diskBytes, majorFaults, idle }: DiskShare) =>
+  `${seconds.toFixed(2)} s, ${bytes(diskBytes)} from disk (${bytes(diskBytes / seconds)}/s, ${majorFaults} faults that waited), ` +
+  `threads idle ${(idle * 100).toFixed(0)} %`;
+
 interface Report extends Measurement {
   readonly profile: ProfileReport | undefined;
   readonly memory: {
@@ -103,7 +114,7 @@ interface Report extends Measurement {
   };
 }
 
-function describe({ prefill, decode, memory, machine, profile }: Report): string {
+function describe({ load, steps, prefill, decode, memory, machine, profile }: Report): string {
   const perSecond = ({ median, min, max }: Rate, share = 1) => {
     const shown = (value: number) => (value / share).toLocaleString('en', { maximumSignificantDigits: 4 });
     return `${shown(median)} tokens/s (${shown(min)} to ${shown(max)})`;
@@ -111,6 +122,7 @@ function describe({ prefill, decode, memory, machine, profile }: Report): string
   const { weights, cache } = memory.bytesReadPerToken;
   const lines: [string, string][] = [
     ['machine', `${machine.processor}, ${machine.threads} threads, ${machine.instructionSet}`],
+    ['load', disk(load)],
     [`prefill ${prefill.tokens}`, perSecond(prefill.tokensPerSecond)],
     [`decode ${decode.tokens}`, `${perSecond(decode.tokensPerSecond)} after ${decode.depth}, batch ${decode.batch}`],
     ...(decode.batch > 1
@@ -122,6 +134,7 @@ function describe({ prefill, decode, memory, machine, profile }: Report): string
       `${bytes(memory.readBytesPerSecond)}/s while decoding, ${(memory.shareOfBandwidth * 100).toFixed(0)} % of the ` +
         `${bytes(machine.readBytesPerSecond)}/s measured here (a model that fits the caches can pass 100 %)`,
     ],
+    ['disk in steps', disk(steps)],
     ['peak memory', bytes(memory.peakBytes)],
   ];
   const summary = lines.map(([name, value]) => `${name.padEnd(17)}${value}`).join('\n');

@@ -4,7 +4,16 @@ import { Command } from 'commander';
 import type { Compute } from '../backend/graph.ts';
 import type { LanguageModel } from '../engine/language-model.ts';
 import type { TextOptions } from '../engine/text-generation.ts';
-import { computeOption, examples, modelOption, number, threadsOption, whole } from './arguments.ts';
+import {
+  computeOption,
+  examples,
+  modelOption,
+  number,
+  packedOption,
+  showPacking,
+  threadsOption,
+  whole,
+} from './arguments.ts';
 
 interface Options {
   readonly model: string;
@@ -17,6 +26,7 @@ interface Options {
   readonly seed?: number;
   readonly stop?: string[];
   readonly compute: Compute;
+  readonly packed?: string;
   readonly threads?: number;
   readonly json?: boolean;
 }
@@ -35,6 +45,7 @@ export function runCommand(): Command {
     .option('--seed <n>', 'the same seed gives the same answer', whole(0, Number.MAX_SAFE_INTEGER))
     .option('--stop <text...>', 'strings that end the answer')
     .addOption(computeOption())
+    .addOption(packedOption())
     .addOption(threadsOption())
     .option('--json', 'print the answer, its reasoning and token counts as JSON')
     .addHelpText(
@@ -52,7 +63,12 @@ export function runCommand(): Command {
 async function run(words: string[], options: Options): Promise<void> {
   const { loadModel } = await import('../engine/language-model.ts');
   if (options.threads !== undefined) (await import('../backend/native.ts')).setThreads(options.threads);
-  const model = await loadModel(options.model, { compute: options.compute, sequences: 1 });
+  const model = await loadModel(options.model, {
+    compute: options.compute,
+    packedFile: options.packed,
+    onPacking: showPacking(),
+    sequences: 1,
+  });
   const given = words.length > 0 ? words.join(' ') : process.stdin.isTTY ? null : await readAll(process.stdin);
   const system = options.system === undefined ? [] : [{ role: 'system' as const, content: options.system }];
   const { maxTokens, temperature, topP, topK, seed, stop } = options;

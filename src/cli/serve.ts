@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command, Option } from 'commander';
 import type { Compute } from '../backend/graph.ts';
-import { computeOption, examples, modelOption, threadsOption, whole } from './arguments.ts';
+import { computeOption, examples, modelOption, packedOption, showPacking, threadsOption, whole } from './arguments.ts';
 
 interface Options {
   readonly model: string;
@@ -11,6 +11,7 @@ interface Options {
   readonly port: number;
   readonly apiKey?: string;
   readonly compute: Compute;
+  readonly packed?: string;
   readonly threads?: number;
   readonly sequences: number;
   readonly waiting: number;
@@ -32,6 +33,7 @@ export function serveCommand(): Command {
     .option('--port <port>', 'port to listen on; 0 takes any free one', whole(0, 65535), 8000)
     .addOption(new Option('--api-key <key>', 'key that clients must send').env('FARTHING_API_KEY'))
     .addOption(computeOption())
+    .addOption(packedOption())
     .addOption(threadsOption())
     .option('--sequences <n>', 'most requests computed together', whole(1, 256), 32)
     .option('--waiting <n>', 'most requests that may wait', whole(0, 100_000), 256)
@@ -73,7 +75,15 @@ async function run(options: Options): Promise<void> {
   if (threads !== undefined) (await import('../backend/native.ts')).setThreads(threads);
   const log = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }));
   const cache = cacheMb === undefined ? {} : { cacheBytes: cacheMb * 2 ** 20 };
-  const model = await loadModel(options.model, { compute, sequences, waiting, drafts, ...cache });
+  const model = await loadModel(options.model, {
+    compute,
+    sequences,
+    waiting,
+    drafts,
+    packedFile: options.packed,
+    onPacking: showPacking(),
+    ...cache,
+  });
   const pagesFolder = fileURLToPath(new URL('../../dist/web', import.meta.url));
   const stopping = new AbortController();
   const app = createApp({

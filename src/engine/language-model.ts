@@ -3,9 +3,8 @@
  * The server, the command line and programs all come through here.
  */
 import path from 'node:path';
-import type { Compute } from '../backend/graph.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { openModel } from '../model/load.ts';
+import { type OpenOptions, openModel } from '../model/load.ts';
 import { createRunner } from '../model/runner.ts';
 import { type ChatMessage, type ChatTemplate, loadChatTemplate, renderChat } from '../tokenizer/chat-template.ts';
 import { createTextStream, loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -16,9 +15,7 @@ import { promptLogits } from './prompt-logits.ts';
 import { RequestTooLargeError } from './scheduler.ts';
 import { startText, type TextGeneration, type TextOptions } from './text-generation.ts';
 
-export interface LoadOptions extends CacheOptions {
-  /** `fast` (default): BF16 operands, FP32 sums; `f32`: FP32 activations, the reference. */
-  readonly compute?: Compute;
+export interface LoadOptions extends CacheOptions, OpenOptions {
   /** Most requests that wait for a place in the batch before more are refused. */
   readonly waiting?: number;
 }
@@ -60,7 +57,7 @@ export class PromptError extends Error {
  * @throws CheckpointError, ConfigError and the like naming file, tensor or field, expected and found
  */
 export async function loadModel(folder: string, options: LoadOptions = {}): Promise<LanguageModel> {
-  const model = await openModel(folder, { compute: options.compute ?? 'fast' });
+  const model = await openModel(folder, options);
   const { config } = model;
   const [tokenizer, chatTemplate, generationConfig] = await Promise.all([
     loadTokenizer(folder),

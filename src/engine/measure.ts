@@ -1,6 +1,7 @@
 /** How fast a model reads prompts and writes tokens here: steps of the model itself, without sampling. */
 import type { Model } from '../model/load.ts';
 import { createRunner, type Runner, type SequenceChunk } from '../model/runner.ts';
+import { type DiskShare, measureDisk } from './disk-share.ts';
 import { argmax } from './sampler.ts';
 
 export interface Workload {
@@ -21,6 +22,10 @@ export interface Rate {
 }
 
 export interface Measurement {
+  /** Reading and packing the weights. */
+  readonly load: DiskShare;
+  /** All steps that were measured. */
+  readonly steps: DiskShare;
   readonly prefill: { readonly tokens: number; readonly tokensPerSecond: Rate };
   /** All sequences together. */
   readonly decode: {
@@ -38,10 +43,13 @@ const BLOCK_TOKENS = 64;
 /** @throws RangeError when prompt or depth + decode exceed the model's context */
 export async function measure(model: Model, workload: Workload): Promise<Measurement> {
   const { prompt, decode, depth, batch, repeat } = workload;
+  const loading = measureDisk();
   const runner = await benchRunner(model, workload);
+  const load = loading();
   const ids = promptIds(model, workload);
   const prefills: number[] = [];
   const decodes: number[] = [];
+  const stepping = measureDisk();
   for (let round = 0; round <= repeat; round++) {
     if (prompt > 0) prefills.push(prompt / (await seconds(() => read(runner, ids.subarray(0, prompt), 0))));
     if (decode === 0) continue;
@@ -49,6 +57,8 @@ export async function measure(model: Model, workload: Workload): Promise<Measure
     decodes.push((decode * batch) / (await seconds(() => write(runner, model.config.vocabSize, workload))));
   }
   return {
+    load,
+    steps: stepping(),
     prefill: { tokens: prompt, tokensPerSecond: rate(prefills.slice(1)) },
     decode: { tokens: decode, depth, batch, tokensPerSecond: rate(decodes.slice(1)) },
   };

@@ -23,6 +23,10 @@ export interface Checkpoint {
   header(name: string): TensorHeader;
   /** @throws CheckpointError when there is no such weight, or its FP8 codes or scales hold what no weight can be */
   tensor(name: string): StoredTensor;
+  /** As `tensor`, FP8 codes unread, so that whoever reads them must see to it that none is NaN. */
+  unscanned(name: string): StoredTensor;
+  /** Begins to read a tensor from disk. */
+  prefetch(name: string): void;
   /** Gives back the memory that reading a tensor took; it can be read again. */
   release(name: string): void;
   /** What was found and set aside, in the words of a message to the user. */
@@ -65,6 +69,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     if (!known.has(name)) throw new CheckpointError(`${folder}: has no tensor "${name}"`);
     return found.get(name)!;
   };
+  const unscanned = (name: string) => storedTensor(here(name), found.get(`${name}${SCALE_SUFFIX}`));
   return {
     folder,
     config,
@@ -79,14 +84,16 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     tensor(name) {
       const earlier = checked.get(name);
       if (earlier) return earlier;
-      const tensor = storedTensor(here(name), found.get(`${name}${SCALE_SUFFIX}`));
+      const tensor = unscanned(name);
+      refuseNaN(here(name).file, tensor);
       checked.set(name, tensor);
       return tensor;
     },
+    unscanned,
+    prefetch: (name) => here(name).tensor.advise('soon'),
     release(name) {
       checked.delete(name);
-      found.get(name)?.tensor.release();
-      found.get(`${name}${SCALE_SUFFIX}`)?.tensor.release();
+      here(name).tensor.advise('done');
     },
   };
 }
@@ -106,18 +113,12 @@ export function toFloat32({ dtype, shape, bytes, scales }: StoredTensor): Float3
   }
 }
 
-function storedTensor({ file, tensor }: TensorInFile, scale: TensorInFile | undefined): StoredTensor {
+function storedTensor({ tensor }: TensorInFile, scale: TensorInFile | undefined): StoredTensor {
   const { name, shape } = tensor;
   const dtype = tensor.dtype as StoredTensor['dtype'];
   const bytes = aligned(tensor);
   if (!scale) return { name, dtype, shape, bytes };
 
-  const position = (index: number, cols: number) => `[${Math.floor(index / cols)}, ${index % cols}]`;
-  const nan = indexOfE4m3NaN(bytes);
-  if (nan >= 0) {
-    const at = position(nan, shape[1]!);
-    throw new CheckpointError(`${file}: tensor "${name}" is NaN at ${at}, expected numbers. The file is damaged`);
-  }
   const scaleBytes = aligned(scale.tensor);
   const scales = new Float32Array(scaleBytes.buffer, scaleBytes.byteOffset, scaleBytes.byteLength / 4);
   const bad = scales.findIndex((value) => !(value > 0 && value < Number.POSITIVE_INFINITY));
@@ -129,6 +130,15 @@ function storedTensor({ file, tensor }: TensorInFile, scale: TensorInFile | unde
   }
   return { name, dtype, shape, bytes, scales };
 }
+
+function refuseNaN(file: string, { name, dtype, shape, bytes }: StoredTensor): void {
+  const nan = dtype === 'F8_E4M3' ? indexOfE4m3NaN(bytes) : -1;
+  if (nan < 0) return;
+  const at = position(nan, shape[1]!);
+  throw new CheckpointError(`${file}: tensor "${name}" is NaN at ${at}, expected numbers. The file is damaged`);
+}
+
+const position = (index: number, cols: number) => `[${Math.floor(index / cols)}, ${index % cols}]`;
 
 function aligned({ dtype, bytes }: SafetensorsTensor): Uint8Array {
   return bytes.byteOffset % DTYPE_BYTES[dtype] === 0 ? bytes : bytes.slice();

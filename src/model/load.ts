@@ -1,7 +1,10 @@
 /** From a checkpoint folder to a model whose graphs can be built and run. */
+import os from 'node:os';
 import type { Compute } from '../backend/graph.ts';
-import { openCheckpoint } from './checkpoint.ts';
+import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
+import { CheckpointError } from './checkpoint-files.ts';
 import type { ModelConfig } from './config.ts';
+import { openPackedFile } from './packed-file.ts';
 import { type PackedWeights, packedWeights } from './packed-weights.ts';
 import { type RopeSettings, ropeFrequencies } from './rope.ts';
 
@@ -13,13 +16,38 @@ export interface Model {
   readonly weights: PackedWeights;
 }
 
+export interface OpenOptions {
+  /** `fast` (BF16 operands, FP32 sums) or `f32` (FP32 activations: the reference). */
+  readonly compute?: Compute;
+  /**
+   * File of packed weights, written if it is not there: weights stay on disk and are read when a product needs them.
+   * Without it they are packed into memory.
+   */
+  readonly packedFile?: string | undefined;
+  /** Called while the packed file is written, with pieces done and in all. */
+  readonly onPacking?: ((done: number, total: number) => void) | undefined;
+}
+
 /**
  * Opens a Hugging Face checkpoint folder and checks every tensor; weights are read when a graph asks for them.
- * @param compute `fast` (BF16 operands, FP32 sums) or `f32` (FP32 activations: the reference)
  * @throws CheckpointError, ConfigError naming file, tensor or field, expected and found
  */
-export async function openModel(folder: string, { compute = 'fast' }: { compute?: Compute } = {}): Promise<Model> {
+export async function openModel(folder: string, options: OpenOptions = {}): Promise<Model> {
+  const { compute = 'fast', packedFile, onPacking } = options;
   const checkpoint = await openCheckpoint(folder);
   const { config } = checkpoint;
-  return { folder, config, compute, rope: ropeFrequencies(config), weights: packedWeights(checkpoint, compute) };
+  if (packedFile === undefined) refuseWhatMemoryCannotHold(checkpoint);
+  const file = packedFile === undefined ? null : await openPackedFile(packedFile, checkpoint, compute, onPacking);
+  return { folder, config, compute, rope: ropeFrequencies(config), weights: packedWeights(checkpoint, compute, file) };
+}
+
+function refuseWhatMemoryCannotHold(checkpoint: Checkpoint): void {
+  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  const needed = checkpoint.names.reduce((sum, name) => sum + checkpoint.header(name).byteLength, 0);
+  const memory = os.totalmem();
+  if (needed <= memory) return;
+  throw new CheckpointError(
+    `${checkpoint.folder}: the weights take ${gib(needed)}, this machine has ${gib(memory)} of memory. ` +
+      'Give a packed file (--packed FILE): then weights stay on disk and are read when needed',
+  );
 }

@@ -1,7 +1,7 @@
 /** A safetensors file mapped into memory: only what is looked at is ever read from disk. */
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
-import { mapFile, releaseMapped } from '../backend/native.ts';
+import { adviseMapped, mapFile } from '../backend/native.ts';
 import { type FileBytes, readSafetensors, type SafetensorsFile } from '../numerics/safetensors.ts';
 
 /**
@@ -27,6 +27,12 @@ function mappedBytes(path: string): FileBytes {
   const { size } = statSync(path);
   const windows = new Map<number, ArrayBuffer>();
   const map = (start: number, bytes: number) => mapFile(path, start, Math.min(bytes, size - start));
+  const windowOf = (offset: number) => {
+    const start = offset - (offset % STEP_BYTES);
+    const window = windows.get(start) ?? map(start, WINDOW_BYTES);
+    windows.set(start, window);
+    return { window, start };
+  };
   return {
     size,
     read: (offset, bytes) => readBytes(path, offset, bytes),
@@ -36,15 +42,13 @@ function mappedBytes(path: string): FileBytes {
         const start = offset - (offset % ALIGNMENT);
         return new Uint8Array(map(start, offset - start + bytes), offset - start, bytes);
       }
-      const start = offset - (offset % STEP_BYTES);
-      const window = windows.get(start) ?? map(start, WINDOW_BYTES);
-      windows.set(start, window);
+      const { window, start } = windowOf(offset);
       return new Uint8Array(window, offset - start, bytes);
     },
-    release(offset, bytes) {
-      const start = offset - (offset % STEP_BYTES);
-      const window = windows.get(start);
-      if (window && bytes <= STEP_BYTES) releaseMapped(window, offset - start, bytes);
+    advise(offset, bytes, when) {
+      if (bytes === 0 || bytes > STEP_BYTES) return;
+      const { window, start } = windowOf(offset);
+      adviseMapped(window, offset - start, bytes, when === 'soon');
     },
   };
 }

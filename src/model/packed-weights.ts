@@ -1,40 +1,44 @@
 /**
- * The weights of a checkpoint in the backend's packed layout. A forward pass asks for tensors by name; each is
- * given memory at once and filled by `ready()`, so only what a graph uses is ever read from disk.
+ * The weights of a checkpoint in the backend's packed layout. A forward pass asks for tensors by name; each is given
+ * memory at once and filled by `ready()`, so only what a graph uses is ever read from disk. Or they are pieces of a
+ * packed file, which the system reads when a product first touches them.
  */
 import { compile } from '../backend/compile.ts';
 import {
   type Compute,
+  columns,
   createGraph,
   type DType,
   ELEMENT_BYTES,
-  type Graph,
+  own,
   type Region,
   resident,
-  storageBytes,
+  rowsOf,
   type Tensor,
 } from '../backend/graph.ts';
 import { allocate } from '../backend/native.ts';
-import { pack, packTransposed } from '../backend/ops.ts';
-import { type Checkpoint, type StoredTensor, toFloat32 } from './checkpoint.ts';
+import { type Checkpoint, toFloat32 } from './checkpoint.ts';
 import type { DeepSeekConfig } from './config.ts';
+import type { PackedFile } from './packed-file.ts';
+import { headPiece, type Piece, packPiece, pieceLayout, pieceTensor, wholePiece } from './packed-piece.ts';
 import type { Weights } from './weights.ts';
 
 export interface PackedWeights extends Weights {
   /** Reads and packs everything asked for since the last call, on all threads. */
   ready(): Promise<void>;
-  /** Bytes held in memory, memory-mapped tables not included. */
+  /** Bytes held in memory; mapped files are not. */
   readonly bytes: number;
 }
 
-const STORED_DTYPE: Record<StoredTensor['dtype'], DType> = { F32: 'f32', F16: 'f16', BF16: 'bf16', F8_E4M3: 'fp8' };
-const FP8_BLOCK = 128;
-const JOBS_AT_ONCE = 1024;
+interface Job {
+  readonly piece: Piece;
+  readonly packed: Tensor;
+}
 
-export function packedWeights(checkpoint: Checkpoint, compute: Compute): PackedWeights {
+export function packedWeights(checkpoint: Checkpoint, compute: Compute, file: PackedFile | null): PackedWeights {
   const made = new Map<string, Tensor>();
   const slab = slabAllocator();
-  let jobs: ((graph: Graph) => void)[] = [];
+  let jobs: Job[] = [];
 
   const once = (key: string, make: () => Tensor) => {
     const known = made.get(key);
@@ -43,52 +47,25 @@ export function packedWeights(checkpoint: Checkpoint, compute: Compute): PackedW
     made.set(key, tensor);
     return tensor;
   };
-  const packedLike = (n: number, k: number, dtype: DType, scales: Region | null) =>
-    resident(n, k, dtype, slab.take(storageBytes(dtype, n, k)), scales);
+  const packed = (piece: Piece) =>
+    once(`packed ${piece.key}`, () => {
+      if (file) return file.tensor(piece);
+      const layout = pieceLayout(checkpoint, compute, piece);
+      const tensor = pieceTensor(layout, slab.take(layout.bytes), slab.take(layout.scaleBytes));
+      jobs.push({ piece, packed: tensor });
+      return tensor;
+    });
   const floats = (values: Float32Array): Region => {
     const region = slab.take(values.byteLength);
     new Float32Array(region.buffer, region.byteOffset, values.length).set(values);
     return region;
   };
 
-  /** Rows [from, from + rows) of a stored matrix, as the source of a pack; dequantised where blocks do not align. */
-  const rowsOfStored = (stored: StoredTensor, from: number, rows: number): Tensor => {
-    const [total, cols] = stored.shape as [number, number];
-    const aligned = from % FP8_BLOCK === 0 && (rows % FP8_BLOCK === 0 || from + rows === total);
-    if (stored.dtype === 'F8_E4M3' && !aligned) {
-      const all = toFloat32(stored);
-      return resident(rows, cols, 'f32', floats(all.subarray(from * cols, (from + rows) * cols)));
-    }
-    const dtype = STORED_DTYPE[stored.dtype];
-    const rowBytes = cols * ELEMENT_BYTES[dtype];
-    const bytes = stored.bytes.subarray(from * rowBytes, (from + rows) * rowBytes);
-    const gridCols = Math.ceil(cols / FP8_BLOCK);
-    const scales = stored.scales?.subarray(
-      (from / FP8_BLOCK) * gridCols,
-      Math.ceil((from + rows) / FP8_BLOCK) * gridCols,
-    );
-    return resident(rows, cols, dtype, regionOf(bytes), scales ? floats(scales) : null);
-  };
-
-  const packedFormat = (source: Tensor, precise: boolean): DType => {
-    if (source.storage.dtype === 'fp8' && !precise) return 'packed_fp8';
-    if (source.storage.dtype === 'bf16' && !precise) return 'packed_bf16';
-    return compute === 'f32' || precise ? 'packed_f32' : 'packed_bf16';
-  };
-
   return {
     linear(name, precise) {
       const tied = name === 'lm_head' && !checkpoint.has('lm_head.weight');
-      const key = `${tied ? 'model.embed_tokens' : name}.weight`;
-      return once(`linear ${key}`, () => {
-        const stored = checkpoint.tensor(key);
-        const [n, k] = stored.shape as [number, number];
-        const source = rowsOfStored(stored, 0, n);
-        const dtype = packedFormat(source, precise !== undefined);
-        const packed = packedLike(n, k, dtype, dtype === 'packed_fp8' ? source.storage.scales : null);
-        jobs.push((graph) => pack(graph, source, packed));
-        return packed;
-      });
+      const stored = `${tied ? 'model.embed_tokens' : name}.weight`;
+      return packed(wholePiece(checkpoint, stored, precise !== undefined));
     },
     vector(name) {
       return once(`vector ${name}`, () => {
@@ -100,40 +77,23 @@ export function packedWeights(checkpoint: Checkpoint, compute: Compute): PackedW
       return once(`table ${name}`, () => {
         const stored = checkpoint.tensor(`${name}.weight`);
         const [rows, cols] = stored.shape as [number, number];
-        const dtype = STORED_DTYPE[stored.dtype];
-        const mapped = (dtype === 'f32' || dtype === 'bf16') && stored.bytes.byteOffset % ELEMENT_BYTES[dtype] === 0;
-        if (mapped) return resident(rows, cols, dtype, regionOf(stored.bytes));
+        const dtype: DType | null = stored.dtype === 'F32' ? 'f32' : stored.dtype === 'BF16' ? 'bf16' : null;
+        const { buffer, byteOffset, byteLength } = stored.bytes;
+        if (dtype && byteOffset % ELEMENT_BYTES[dtype] === 0)
+          return resident(rows, cols, dtype, { buffer: buffer as ArrayBuffer, byteOffset, byteLength });
         return resident(rows, cols, 'f32', floats(toFloat32(stored)));
       });
     },
     head(name, head, part) {
-      return once(`${part} ${head} ${name}`, () => {
-        const { qkNopeHeadDim, vHeadDim, kvLoraRank } = checkpoint.config as DeepSeekConfig;
-        const stored = checkpoint.tensor(`${name}.weight`);
-        const first = head * (qkNopeHeadDim + vHeadDim);
-        const source =
-          part === 'key'
-            ? rowsOfStored(stored, first, qkNopeHeadDim)
-            : rowsOfStored(stored, first + qkNopeHeadDim, vHeadDim);
-        const dtype = packedFormat(source, false);
-        if (part === 'value') {
-          const packed = packedLike(vHeadDim, kvLoraRank, dtype, source.storage.scales);
-          jobs.push((graph) => pack(graph, source, packed));
-          return packed;
-        }
-        const scales = source.storage.scales && floats(transposedScales(source));
-        const packed = packedLike(kvLoraRank, qkNopeHeadDim, dtype, scales);
-        jobs.push((graph) => packTransposed(graph, source, packed));
-        return packed;
-      });
+      return packed(headPiece(checkpoint.config as DeepSeekConfig, `${name}.weight`, head, part));
     },
     async ready() {
-      const waiting = jobs;
+      const groups = grouped(checkpoint, jobs);
       jobs = [];
-      for (let first = 0; first < waiting.length; first += JOBS_AT_ONCE) {
-        const graph = createGraph(compute);
-        for (const job of waiting.slice(first, first + JOBS_AT_ONCE)) job(graph);
-        await compile(graph, { token: 0, logit: 0, sequence: 0 }).run({});
+      prefetch(checkpoint, groups[0]);
+      for (const [i, group] of groups.entries()) {
+        prefetch(checkpoint, groups[i + 1]);
+        await packAll(checkpoint, compute, group);
       }
     },
     get bytes() {
@@ -142,19 +102,46 @@ export function packedWeights(checkpoint: Checkpoint, compute: Compute): PackedW
   };
 }
 
-const regionOf = (bytes: Uint8Array): Region => ({
-  buffer: bytes.buffer as ArrayBuffer,
-  byteOffset: bytes.byteOffset,
-  byteLength: bytes.byteLength,
-});
+/** Source bytes that are packed together: while one group is packed the next is read from disk. */
+const GROUP_BYTES = 128 * 2 ** 20;
 
-/** The block scales of the transposed matrix: [ceil(cols/128), ceil(rows/128)]. */
-function transposedScales({ storage }: Tensor): Float32Array {
-  const { buffer, byteOffset } = storage.scales!;
-  const rows = Math.ceil(storage.rows.times / FP8_BLOCK);
-  const cols = Math.ceil(storage.cols / FP8_BLOCK);
-  const scales = new Float32Array(buffer, byteOffset, rows * cols);
-  return Float32Array.from(scales, (_, i) => scales[(i % rows) * cols + Math.floor(i / rows)]!);
+function grouped(checkpoint: Checkpoint, jobs: readonly Job[]): Job[][] {
+  const groups: Job[][] = [];
+  let left = 0;
+  for (const job of jobs) {
+    const { shape, byteLength } = checkpoint.header(job.piece.name);
+    const bytes = (byteLength / shape[0]!) * job.piece.rows;
+    if (bytes > left || groups.length === 0) {
+      groups.push([]);
+      left = GROUP_BYTES;
+    }
+    groups.at(-1)!.push(job);
+    left -= bytes;
+  }
+  return groups;
+}
+
+function prefetch(checkpoint: Checkpoint, group: readonly Job[] | undefined): void {
+  for (const name of new Set(group?.map(({ piece }) => piece.name))) checkpoint.prefetch(name);
+}
+
+/**
+ * Packs pieces and gives back the memory of the mapped pages they came from.
+ * @throws CheckpointError when a stored tensor holds what no weight can be
+ */
+export async function packAll(checkpoint: Checkpoint, compute: Compute, jobs: readonly Job[]): Promise<void> {
+  const graph = createGraph(compute);
+  const damaged = own(rowsOf(null), jobs.length, 'i32');
+  for (const [i, { piece, packed }] of jobs.entries())
+    packPiece(graph, checkpoint, piece, packed, columns(damaged, i, 1));
+  const program = compile(graph, { token: 0, logit: 0, sequence: 0 }, [damaged]);
+  await program.run({});
+  const found = graph.ops.some(({ writes }) => writes[0]?.storage === damaged.storage)
+    ? program.i32(damaged).findIndex((flag) => flag !== 0)
+    : -1;
+  // looking again, value by value, says where
+  if (found >= 0) checkpoint.tensor(jobs[found]!.piece.name);
+  for (const name of new Set(jobs.map(({ piece }) => piece.name))) checkpoint.release(name);
 }
 
 /** Hands out 64-byte aligned regions of large allocations. */

@@ -17,8 +17,8 @@ export interface SafetensorsTensor {
   readonly shape: readonly number[];
   /** A view of the file, made when asked for; row-major, not necessarily aligned to the element size. */
   readonly bytes: Uint8Array;
-  /** Gives back the memory that looking at the bytes took; they can be looked at again. */
-  release(): void;
+  /** Begins to read the bytes, or gives back the memory that looking at them took; they can be looked at again. */
+  advise(when: 'soon' | 'done'): void;
 }
 
 export interface SafetensorsFile {
@@ -37,14 +37,14 @@ export interface FileBytes {
   read(offset: number, bytes: number): Uint8Array;
   /** For a tensor: a view of the file. */
   view(offset: number, bytes: number): Uint8Array;
-  /** Gives back the memory of a view's pages, where it is the file's. */
-  release(offset: number, bytes: number): void;
+  /** That a range will be looked at soon, or is done with for now. */
+  advise(offset: number, bytes: number, when: 'soon' | 'done'): void;
 }
 
 /** @param file the whole file in memory; tensors are views of it. Otherwise as `readSafetensors` */
 export function parseSafetensors(file: ArrayBuffer, fileName: string): SafetensorsFile {
   const view = (offset: number, bytes: number) => new Uint8Array(file, offset, bytes);
-  return readSafetensors({ size: file.byteLength, read: view, view, release() {} }, fileName);
+  return readSafetensors({ size: file.byteLength, read: view, view, advise() {} }, fileName);
 }
 
 /**
@@ -73,7 +73,7 @@ export function readSafetensors(file: FileBytes, fileName: string): SafetensorsF
       get bytes() {
         return file.view(dataStart + begin, end - begin);
       },
-      release: () => file.release(dataStart + begin, end - begin),
+      advise: (when) => file.advise(dataStart + begin, end - begin, when),
     });
   }
   return { tensors, metadata };
