@@ -34,10 +34,10 @@ export { type PlanChoice, suggestPlan, USUAL_CHOICE } from './economics/suggeste
 export { type TrainingCost, type TrainingPlan, trainingCost } from './economics/training-cost.ts';
 export type { SampledToken, Times, Usage } from './engine/engine.ts';
 export { type LanguageModel, type LoadOptions, loadModel, type Prompt, PromptError } from './engine/language-model.ts';
-export { type ModelReport, modelReport } from './engine/model-report.ts';
 export { QueueFullError, RequestTooLargeError } from './engine/scheduler.ts';
 export type { TextGeneration, TextOptions, TextPiece } from './engine/text-generation.ts';
 export { type ModelConfig, parseConfig } from './model/config.ts';
+export { type ModelReport, modelReport } from './model/model-report.ts';
 export { FormatError } from './numerics/format-error.ts';
 export { type RunPlan, type RunReport, runConfig } from './train/configured-run.ts';
 export { readTrainConfig, type TrainConfig } from './train/train-config.ts';

@@ -1,6 +1,6 @@
 /** `farthing inspect`: what a checkpoint folder holds, and what it needs here. */
 import { Command } from 'commander';
-import type { ModelReport } from '../engine/model-report.ts';
+import type { ModelReport } from '../model/model-report.ts';
 import { examples, modelOption } from './arguments.ts';
 import { bytes, count } from './quantities.ts';
 
@@ -15,7 +15,7 @@ export function inspectCommand(): Command {
 
 async function run(folder: string | undefined, { json }: { json?: boolean }): Promise<void> {
   const { openCheckpoint } = await import('../model/checkpoint.ts');
-  const { modelReport } = await import('../engine/model-report.ts');
+  const { modelReport } = await import('../model/model-report.ts');
   const os = await import('node:os');
   const checkpoint = await openCheckpoint(folder ?? (modelOption().defaultValue as string));
   const report = modelReport(checkpoint.config);

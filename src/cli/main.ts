@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The `farthing` command. Each command has its file, which loads what it needs only when it runs. */
 import { Command } from 'commander';
+import { ablateCommand } from './ablate.ts';
 import { benchCommand } from './bench.ts';
 import { convertCommand } from './convert.ts';
 import { inspectCommand } from './inspect.ts';
@@ -24,6 +25,7 @@ const program = new Command('farthing')
   .addCommand(inspectCommand())
   .addCommand(logitsCommand())
   .addCommand(trainCommand())
+  .addCommand(ablateCommand())
   .addCommand(makeCheckpointCommand())
   .addCommand(convertCommand())
   .addCommand(benchCommand())

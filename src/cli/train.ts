@@ -3,7 +3,7 @@ import path from 'node:path';
 import { Command } from 'commander';
 import type { RunPlan, RunReport } from '../train/configured-run.ts';
 import { examples, threadsOption } from './arguments.ts';
-import { count } from './quantities.ts';
+import { count, duration } from './quantities.ts';
 
 interface Options {
   readonly config: string;
@@ -94,10 +94,4 @@ function describe(report: RunReport, steps: number, secondsLeft: number): string
     `${Math.round(tokens / seconds).toLocaleString('en')} tokens/s`,
     `${duration(secondsLeft)} left`,
   ].join('  ');
-}
-
-function duration(seconds: number): string {
-  const minutes = Math.round(seconds / 60);
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  return minutes < 90 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
 }

@@ -34,11 +34,12 @@ export interface RunPlan {
  * end, loss.svg and model/.
  * @param resume go on from the newest checkpoint; otherwise the folder must not hold a run yet
  * @param onPlan told once, before the first step
+ * @param texts from `readRunTexts`, for who trains several models on the same
  * @throws TrainConfigError, CorpusError, TrainingCheckpointError naming file and key, line or field
  */
 export async function* runConfig(
   config: TrainConfig,
-  { resume, onPlan }: { resume: boolean; onPlan(plan: RunPlan): void },
+  { resume, onPlan, texts }: { resume: boolean; onPlan(plan: RunPlan): void; texts?: RunTexts },
 ): AsyncGenerator<RunReport> {
   const { model, data, run, optimizer } = config;
   const inRun = (name: string) => path.join(run.folder, name);
@@ -47,9 +48,9 @@ export async function* runConfig(
       `${run.folder} holds a run already. Add --resume to go on with it, or choose another run.folder`,
     );
   }
-  const tokenizerFolder = await tokenizerFolderOf(config);
-  const tokenizer = await openRunTokenizer(tokenizerFolder, model);
-  const { training, validation } = await packedTexts(config, tokenizer);
+  const read = texts ?? (await readRunTexts(config));
+  const { tokenizer, tokenizerFolder } = read;
+  const { training, validation } = packedTexts(config, read);
   const bytesPerTarget = meanTargetBytes(validation, tokenizer);
   const parameters = createParameters(model, data.seed, optimizer.precision);
   const samplesOf =
@@ -104,26 +105,39 @@ async function tokenizerFolderOf({ model, data, run }: TrainConfig): Promise<str
   return folder;
 }
 
-/** Texts to documents of tokens, between bos and eos, and those to batches. */
-async function packedTexts(
-  { model, data, run }: TrainConfig,
-  tokenizer: Tokenizer,
-): Promise<{ training: PackedDocuments; validation: Batch[] }> {
+/** The texts of a run as documents of tokens, between bos and eos, and what made them so. */
+export interface RunTexts {
+  readonly tokenizerFolder: string;
+  readonly tokenizer: Tokenizer;
+  readonly training: readonly TokenDocument[];
+  readonly heldOut: readonly TokenDocument[];
+}
+
+export async function readRunTexts(config: TrainConfig): Promise<RunTexts> {
+  const { model, data } = config;
+  const tokenizerFolder = await tokenizerFolderOf(config);
+  const tokenizer = await openRunTokenizer(tokenizerFolder, model);
   const bos = tokenizer.bosTokenId ?? model.bosTokenId;
   const eos = tokenizer.eosTokenIds[0] ?? model.eosTokenIds[0] ?? null;
   const tokensOf = (text: string): TokenDocument => {
     const ids = tokenizer.encode(text, { addSpecialTokens: false });
     return { ids: Int32Array.from([...(bos === null ? [] : [bos]), ...ids, ...(eos === null ? [] : [eos])]) };
   };
-  const given = data.validation.length > 0;
-  const train: TokenDocument[] = [];
-  const held: TokenDocument[] = [];
+  const training: TokenDocument[] = [];
+  const heldOut: TokenDocument[] = [];
   let number = 0;
   for await (const { text } of readCorpus(data.train)) {
     number++;
-    (!given && number % data.hold_out === 0 ? held : train).push(tokensOf(text));
+    (data.validation.length === 0 && number % data.hold_out === 0 ? heldOut : training).push(tokensOf(text));
   }
-  for await (const { text } of readCorpus(data.validation)) held.push(tokensOf(text));
+  for await (const { text } of readCorpus(data.validation)) heldOut.push(tokensOf(text));
+  return { tokenizerFolder, tokenizer, training, heldOut };
+}
+
+function packedTexts(
+  { model, data, run }: TrainConfig,
+  { training, heldOut }: RunTexts,
+): { training: PackedDocuments; validation: Batch[] } {
   const modules = model.family === 'deepseek' ? model.numNextnPredictLayers : 0;
   const shape = { sequence: data.sequence, rows: data.batch_tokens, seed: data.seed, modules };
   const enough = (documents: readonly TokenDocument[]) => tokensIn(documents) >= data.batch_tokens;
@@ -133,14 +147,14 @@ async function packedTexts(
       `${key}: ${tokensIn(documents)} tokens, expected at least one batch (data.batch_tokens = ${data.batch_tokens})`,
     );
   };
-  expectEnough(train, 'data.train');
-  if (given) expectEnough(held, 'data.validation');
+  expectEnough(training, 'data.train');
+  if (data.validation.length > 0) expectEnough(heldOut, 'data.validation');
   const validation: Batch[] = [];
-  if (enough(held)) {
-    const packed = packDocuments(held, shape);
+  if (enough(heldOut)) {
+    const packed = packDocuments(heldOut, shape);
     for (let i = 0; i < Math.min(run.validation_batches, packed.batches); i++) validation.push(packed.batch(i));
   }
-  return { training: packDocuments(train, shape), validation };
+  return { training: packDocuments(training, shape), validation };
 }
 
 const tokensIn = (documents: readonly TokenDocument[]) => documents.reduce((sum, { ids }) => sum + ids.length, 0);

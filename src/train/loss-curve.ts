@@ -1,4 +1,5 @@
 /** The loss of runs, drawn. */
+import type { EChartsOption } from 'echarts';
 import { replaceFile } from '../numerics/replace-file.ts';
 
 /** What a curve needs of a step's metrics. */
@@ -10,15 +11,15 @@ export interface CurvePoint {
 }
 
 const WINDOW = 20;
-const COLOURS = ['#8a4b2d', '#2f6f8f', '#5b7f3a', '#7a4f91'];
+export const PAPER = '#fffdf9';
+export const GRID_LINE = '#ece6da';
+export const CURVE_COLOURS = ['#8a4b2d', '#2f6f8f', '#5b7f3a', '#7a4f91'];
 
 /** Writes an SVG of one colour a run: above the training loss (mean of 20 steps), below held-out bits per byte. */
 export async function writeLossCurve(
   path: string,
   runs: Readonly<Record<string, readonly CurvePoint[]>>,
 ): Promise<void> {
-  const echarts = await import('echarts');
-  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: 860, height: 620 });
   const names = Object.keys(runs);
   const last = Math.max(1, ...Object.values(runs).map((points) => points.at(-1)?.step ?? 0));
   const panel = (index: number, name: string) => ({
@@ -35,7 +36,7 @@ export async function writeLossCurve(
       scale: true,
       name,
       nameTextStyle: { align: 'left' as const },
-      splitLine: { lineStyle: { color: '#ece6da' } },
+      splitLine: { lineStyle: { color: GRID_LINE } },
     },
   });
   const panels = [panel(0, 'training loss, nats per token'), panel(1, 'held out, bits per byte')];
@@ -50,9 +51,9 @@ export async function writeLossCurve(
     lineStyle: { width: 1.8 },
     data,
   });
-  chart.setOption({
+  const svg = await svgOf(860, 620, {
     animation: false,
-    backgroundColor: '#fffdf9',
+    backgroundColor: PAPER,
     textStyle: { fontFamily: 'system-ui, sans-serif', fontSize: 13 },
     legend: { top: 10, data: names, icon: 'roundRect', itemHeight: 4 },
     grid: [
@@ -63,7 +64,7 @@ export async function writeLossCurve(
     yAxis: panels.map(({ y }) => y),
     series: names.flatMap((name, i) => {
       const points = runs[name]!;
-      const colour = COLOURS[i % COLOURS.length]!;
+      const colour = CURVE_COLOURS[i % CURVE_COLOURS.length]!;
       const held = points.filter(({ bitsPerByte }) => bitsPerByte !== undefined);
       return [
         line(name, 0, smoothed(points), colour),
@@ -76,9 +77,16 @@ export async function writeLossCurve(
       ];
     }),
   });
+  await replaceFile(path, (file) => file.writeFile(svg));
+}
+
+export async function svgOf(width: number, height: number, option: EChartsOption): Promise<string> {
+  const echarts = await import('echarts');
+  const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width, height });
+  chart.setOption(option);
   const svg = chart.renderToSVGString();
   chart.dispose();
-  await replaceFile(path, (file) => file.writeFile(svg));
+  return svg;
 }
 
 function smoothed(points: readonly CurvePoint[]): [number, number][] {

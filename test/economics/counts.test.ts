@@ -5,8 +5,8 @@ import { parseArchitecture } from '../../src/economics/architecture.ts';
 import { cacheBytes, countParameters, trainingFlop, withAttention } from '../../src/economics/counts.ts';
 import { distinctExperts, exchangeBytes, touchedWeightBytes } from '../../src/economics/expert-traffic.ts';
 import { MODELS, modelById } from '../../src/economics/model-catalogue.ts';
-import { modelReport } from '../../src/engine/model-report.ts';
 import { parseConfig } from '../../src/model/config.ts';
+import { modelReport } from '../../src/model/model-report.ts';
 
 const { models: facts } = JSON.parse(readFileSync('test/fixtures/economics/model_configs.json', 'utf8'));
 const counted: { id: string; derived: Record<string, number>; config: Record<string, unknown> }[] = facts.filter(

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
 import { threads } from '../../src/backend/native.ts';
-import { modelReport } from '../../src/engine/model-report.ts';
 import { byKernel, profileSteps, traceEvents } from '../../src/engine/profile.ts';
 import { openModel } from '../../src/model/load.ts';
+import { modelReport } from '../../src/model/model-report.ts';
 import { weightCatalogue } from '../../src/model/weight-catalogue.ts';
 
 const PRODUCTS = ['linear', 'expert_linear', 'head_linear'];

@@ -1,7 +1,7 @@
 /** What a checkpoint holds and needs: parameters, weight bytes, and the cache beside what other attentions would keep. */
-import { type DeepSeekConfig, isMoeLayer, type ModelConfig } from '../model/config.ts';
-import { cacheWidths } from '../model/forward.ts';
-import { type ExpectedWeight, weightCatalogue } from '../model/weight-catalogue.ts';
+import { type DeepSeekConfig, isMoeLayer, type ModelConfig } from './config.ts';
+import { cacheWidths } from './forward.ts';
+import { type ExpectedWeight, weightCatalogue } from './weight-catalogue.ts';
 
 export interface ModelReport {
   readonly architecture: string;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { modelReport } from '../../src/engine/model-report.ts';
 import { parseConfig } from '../../src/model/config.ts';
+import { modelReport } from '../../src/model/model-report.ts';
 
 const configOf = (file: string) => parseConfig(JSON.parse(readFileSync(file, 'utf8')), file);
 
