@@ -3,36 +3,17 @@
  * `npx tsx bench/compute-modes.ts`
  */
 import path from 'node:path';
-import { collection, here, isHeldOut } from '../models/builtin-data.ts';
+import { here } from '../models/builtin-data.ts';
 import { loadModel } from '../src/index.ts';
+import { bitsPerByte, TALES } from './held-out.ts';
 
-const CHARACTERS = 1500;
-const TALES = 24;
-
-const tales = (await Promise.all((['tinystories', 'storybooks', 'fairy-tales'] as const).map(collection)))
-  .flat()
-  .filter(isHeldOut)
-  .slice(0, TALES)
-  .map(({ text }) => text.slice(0, CHARACTERS));
-
-async function bitsPerByte(compute: 'f32' | 'fast'): Promise<number> {
+async function measured(compute: 'f32' | 'fast'): Promise<number> {
   const model = await loadModel(path.join(here, 'farthing-tiny'), { compute, sequences: 1 });
-  const { vocabSize } = model.config;
-  let [nats, bytes] = [0, 0];
-  for (const text of tales) {
-    const ids = model.encode({ prompt: text });
-    const logits = await model.logits(ids);
-    for (let i = 0; i + 1 < ids.length; i++) {
-      const row = logits.subarray(i * vocabSize, (i + 1) * vocabSize);
-      const most = row.reduce((a, b) => Math.max(a, b));
-      nats += most + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - most), 0)) - row[ids[i + 1]!]!;
-    }
-    bytes += Buffer.byteLength(text);
-  }
+  const bits = await bitsPerByte(model);
   await model.close();
-  return nats / Math.LN2 / bytes;
+  return bits;
 }
 
-const [f32, fast] = [await bitsPerByte('f32'), await bitsPerByte('fast')];
+const [f32, fast] = [await measured('f32'), await measured('fast')];
 const change = ((fast / f32 - 1) * 100).toFixed(4);
-console.log(`${tales.length} tales: f32 ${f32.toFixed(5)}, fast ${fast.toFixed(5)} bits per byte, change ${change} %`);
+console.log(`${TALES} tales: f32 ${f32.toFixed(5)}, fast ${fast.toFixed(5)} bits per byte, change ${change} %`);

@@ -21,6 +21,8 @@ namespace FARTHING_ISA {
 #include "kernels/experts.h"
 #include "kernels/e4m3.h"
 //
+#include "kernels/e2m1.h"
+//
 #include "kernels/pack.h"
 //
 #include "kernels/product.h"

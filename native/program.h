@@ -11,7 +11,7 @@
 namespace farthing {
 
 // Matches DTYPES in src/backend/graph.ts. Packed formats are described in kernels/pack.h.
-enum class DType : int32_t { F32, I32, BF16, F16, FP8, PackedF32, PackedBF16, PackedFP8 };
+enum class DType : int32_t { F32, I32, BF16, F16, FP8, PackedF32, PackedBF16, PackedFP8, PackedFP4 };
 
 constexpr int kAxes = 3;  // token, logit, sequence: lengths known only at run time
 
@@ -19,7 +19,7 @@ constexpr int kAxes = 3;  // token, logit, sequence: lengths known only at run t
 // For packed weights rows is the number of outputs n and cols the depth k of the product.
 struct View {
   void* data = nullptr;            // null: operand absent
-  const float* scales = nullptr;   // FP8 only: [ceil(rows/128), ceil(cols/128)]
+  const float* scales = nullptr;   // FP8: [ceil(rows/128), ceil(cols/128)]; packed FP4: the one that all share
   int64_t stride = 0;              // elements from one row to the next
   int32_t cols = 0;
   int32_t axis = -1;

@@ -44,11 +44,12 @@ static inline void prefetch_outputs(const RowBlock& rows, int m, int count, int 
 }
 
 // A block of rows times PANELS panels. FP32 and BF16 weights: one chain over all of k. FP8: a chain over each 128 of k,
-// scaled by its block, then added (DeepSeek-V3 report §3.3.2). Many rows: weights are decoded once, 128 of k at a time.
+// scaled by its block, then added (DeepSeek-V3 report §3.3.2). FP4: the same with 16 of k, and all of it scaled at the
+// end. Many rows: weights are decoded once, one such part of k at a time.
 template <class Mode, DType format, int PANELS>
 static void multiply_panels(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
-  constexpr int kBlockPairs = kScaleBlock / 2;
-  constexpr bool kScaled = format == DType::PackedFP8;
+  constexpr bool kFours = format == DType::PackedFP4, kScaled = kFours || format == DType::PackedFP8;
+  constexpr int kBlockPairs = (kFours ? kFourBlock : kScaleBlock) / 2;
   constexpr bool kMayDecode = format != DType::PackedF32 && format != Mode::kScratchFormat && PANELS <= kProductPanels;
   constexpr int kMostRows = PANELS <= kProductPanels ? kRowsAtOnce + kTileOverhang : kStreamRows;
   using Decoded = Panel<Mode, Mode::kScratchFormat>;
@@ -57,9 +58,9 @@ static void multiply_panels(const Activations<Mode>& a, const RowBlock& rows, co
   const int pairs = padded_depth(weight) / 2;
   const bool decode = kMayDecode && rows.count > kFewRows;
   const int step = kScaled || decode ? kBlockPairs : pairs;
-  const float* scales = kScaled ? weight.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) *
-                                                      ((weight.cols + kScaleBlock - 1) / kScaleBlock)
-                                : nullptr;
+  const float* scales = kScaled && !kFours ? weight.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) *
+                                                                 ((weight.cols + kScaleBlock - 1) / kScaleBlock)
+                                           : nullptr;
   alignas(64) uint8_t decoded[PANELS][kDecodedBytes];
   Vec totals[kMostRows][PANELS];
   const uint8_t* panels[PANELS];
@@ -74,7 +75,9 @@ static void multiply_panels(const Activations<Mode>& a, const RowBlock& rows, co
         panels[j] = decoded[j];
       }
     }
-    const Vec scale = splat(kScaled ? scales[first / kBlockPairs] : 1.0f);
+    Vec scale[PANELS];
+    for (int j = 0; j < PANELS; ++j)
+      scale[j] = kFours ? load_scales(block_scales(weight, panel + j, first / kBlockPairs)) : splat(kScaled ? scales[first / kBlockPairs] : 1.0f);
     each_tile<PANELS == kProductPanels ? kProductRows : PANELS < kProductPanels ? kFewRows : kStreamRows>(rows.count, [&](auto tile_rows, int m) {
       constexpr int ROWS = decltype(tile_rows)::value;
       if (first + count == pairs) prefetch_outputs(rows, m, ROWS, panel, PANELS);
@@ -86,15 +89,18 @@ static void multiply_panels(const Activations<Mode>& a, const RowBlock& rows, co
       else tile<Mode, format, ROWS, PANELS>(from, a.stride, 1, panels, 0, count, sums);
       for (int i = 0; i < ROWS; ++i)
         for (int j = 0; j < PANELS; ++j)
-          totals[m + i][j] = !kScaled ? sums[i][j] : fma(scale, sums[i][j], first == 0 ? zero() : totals[m + i][j]);
+          totals[m + i][j] = !kScaled ? sums[i][j] : fma(scale[j], sums[i][j], first == 0 ? zero() : totals[m + i][j]);
     });
   }
+  const Vec all = splat(kFours ? *weight.scales : 1.0f);
   for (int m = 0; m < rows.count; ++m)
-    for (int j = 0; j < PANELS; ++j) write_sums(rows, m, panel + j, weight.times, totals[m][j], finish);
+    for (int j = 0; j < PANELS; ++j)
+      write_sums(rows, m, panel + j, weight.times, kFours ? mul(totals[m][j], all) : totals[m][j], finish);
 }
 
 template <class Mode, int PANELS>
 static inline void multiply_some(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
+  if (weight.dtype == DType::PackedFP4) return multiply_panels<Mode, DType::PackedFP4, PANELS>(a, rows, weight, panel, finish);
   if (weight.dtype == DType::PackedFP8) return multiply_panels<Mode, DType::PackedFP8, PANELS>(a, rows, weight, panel, finish);
   if (weight.dtype == DType::PackedBF16) return multiply_panels<Mode, DType::PackedBF16, PANELS>(a, rows, weight, panel, finish);
   if constexpr (std::is_same_v<Mode, FloatMode>) multiply_panels<Mode, DType::PackedF32, PANELS>(a, rows, weight, panel, finish);
@@ -219,7 +225,8 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
 template <class Products>
 static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool fast) {
   const bool round = fast && products.weight(0).dtype != DType::PackedF32;
-  if (kHasMatrixUnit && round) run_products<UnitMode>(op, ctx, products, finish, true);
+  const bool fours = products.weight(0).dtype == DType::PackedFP4;  // their scales change too often for the matrix unit
+  if (kHasMatrixUnit && round && !fours) run_products<UnitMode>(op, ctx, products, finish, true);
   else if (kPairProducts && round) run_products<PairMode>(op, ctx, products, finish, true);
   else run_products<FloatMode>(op, ctx, products, finish, round);
 }

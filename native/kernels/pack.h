@@ -3,7 +3,9 @@
 //   packed_bf16: panel[k / 2][16][2]         bf16, two neighbouring k of an output side by side
 //   packed_fp8:  panel[k / 4][64]            e4m3 codes, four neighbouring k of 16 outputs in the order of a quad
 //                                            (e4m3.h); scales stay [ceil(n/128), ceil(k/128)] f32
-// k is padded with zeros to a multiple of 2, or of 4 for packed_fp8. A vector's lanes are outputs and the loop runs
+//   packed_fp4:  panel[k / 8][64]            e2m1 codes in octets (e2m1.h); after all panels their e4m3 scales,
+//                                            [panel][k / 16][16]; one f32 scale apart
+// k is padded with zeros to a multiple of 2, of 4 for packed_fp8, of 16 for packed_fp4. A vector's lanes are outputs and the loop runs
 // over k in order, so one row and many rows are computed by the same chain of sums (DESIGN, contract 3).
 
 constexpr int kScaleBlock = 128;
@@ -13,14 +15,20 @@ static constexpr int bytes_per_value(DType packed) {
   return packed == DType::PackedF32 ? 4 : packed == DType::PackedBF16 ? 2 : 1;
 }
 static inline int padded_depth(const View& packed) {
-  const int step = packed.dtype == DType::PackedFP8 ? 4 : 2;
+  const int step = packed.dtype == DType::PackedFP4 ? kFourBlock : packed.dtype == DType::PackedFP8 ? 4 : 2;
   return (packed.cols + step - 1) / step * step;
 }
 static inline int64_t panel_bytes(const View& packed) {
+  if (packed.dtype == DType::PackedFP4) return static_cast<int64_t>(padded_depth(packed)) * kLanes / 2;
   return static_cast<int64_t>(padded_depth(packed)) * kLanes * bytes_per_value(packed.dtype);
 }
 static inline const uint8_t* panel_of(const View& packed, int panel) { return packed.u8() + panel * panel_bytes(packed); }
 static inline uint8_t* panel_to(const View& packed, int64_t panel) { return packed.u8() + panel * panel_bytes(packed); }
+
+// packed_fp4: the scales of 16 outputs for 16 of k from `block` · 16 on.
+static inline uint8_t* block_scales(const View& packed, int64_t panel, int64_t block) {
+  return packed.u8() + panels_of(packed.times) * panel_bytes(packed) + (panel * (padded_depth(packed) / kFourBlock) + block) * kLanes;
+}
 
 static inline float half_to_float(uint16_t half) {
   const uint32_t sign = (half & 0x8000u) << 16, exponent = (half >> 10) & 31, fraction = half & 0x3ff;
@@ -177,6 +185,25 @@ static void pack_transposed(const Op& op, const Context& ctx) {
   pack_values(op, ctx, [](int64_t n, int64_t k) { return Place{k, n}; });
 }
 
+// [packed_fp4 n x k] <- [codes u8 [n, k / 2], the lower k in the low half; scales e4m3 [n, k / 16]]
+static void pack_fours(const Op& op, const Context& ctx) {
+  const View &packed = op.views[0], &codes = op.views[1], &scales = op.views[2];
+  const int blocks = padded_depth(packed) / kFourBlock;
+  ctx.parallel(op, panels_of(packed.times), 1, [&](int64_t panel, int64_t) {
+    uint8_t* to = panel_to(packed, panel);
+    memset(to, 0, panel_bytes(packed));
+    memset(block_scales(packed, panel, 0), 0, blocks * kLanes);
+    for (int lane = 0; lane < kLanes && panel * kLanes + lane < packed.times; ++lane) {
+      const int64_t row = panel * kLanes + lane;
+      for (int k = 0; k < packed.cols; ++k) {
+        const int code = codes.u8(row)[k / 2] >> k % 2 * 4 & 15;
+        to[k / 8 * kOctetBytes + quad_slot(lane, k % 4)] |= static_cast<uint8_t>(code << k / 4 % 2 * 4);
+      }
+      for (int block = 0; block < scales.cols; ++block) block_scales(packed, panel, block)[lane] = scales.u8(row)[block];
+    }
+  });
+}
+
 // [found i32 [1, 1]] <- [source fp8]: 1 where a code is NaN. Four codes at a time: adding one carries into the top bit of
 // a byte only where its other seven were all set.
 static void find_nan(const Op& op, const Context& ctx) {
@@ -197,4 +224,4 @@ static void find_nan(const Op& op, const Context& ctx) {
   });
 }
 
-#define PACK_KERNELS {"pack", pack}, {"pack_transposed", pack_transposed}, {"find_nan", find_nan},
+#define PACK_KERNELS {"pack", pack}, {"pack_transposed", pack_transposed}, {"pack_fours", pack_fours}, {"find_nan", find_nan},

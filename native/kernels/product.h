@@ -89,14 +89,22 @@ struct PairMode {
 // Weights of one pair and the following kPairsAtOnce - 1.
 template <class Mode, DType format>
 struct Panel {
-  static constexpr int kPairsAtOnce = format == DType::PackedFP8 ? 2 : 1;
+  static constexpr int kPairsAtOnce = format == DType::PackedFP4 ? 4 : format == DType::PackedFP8 ? 2 : 1;
   typename Mode::Weights weights[kPairsAtOnce];
 
   // Bytes from the start of a panel.
-  static constexpr int64_t offset(int pair) { return static_cast<int64_t>(pair) * 2 * kLanes * bytes_per_value(format); }
+  static constexpr int64_t offset(int pair) {
+    return format == DType::PackedFP4 ? static_cast<int64_t>(pair) * kLanes : static_cast<int64_t>(pair) * 2 * kLanes * bytes_per_value(format);
+  }
 
   inline explicit Panel(const uint8_t* p) {
-    if constexpr (format == DType::PackedFP8) {
+    if constexpr (format == DType::PackedFP4) {
+      const Octet octet = load_octet(p);
+      weights[0] = Mode::weights(octet.first.first);
+      weights[1] = Mode::weights(octet.first.second);
+      weights[2] = Mode::weights(octet.second.first);
+      weights[3] = Mode::weights(octet.second.second);
+    } else if constexpr (format == DType::PackedFP8) {
       const Quad quad = load_quad(p);
       weights[0] = Mode::weights(quad.first);
       weights[1] = Mode::weights(quad.second);
@@ -118,7 +126,7 @@ constexpr int kFewRows = 4;        // up to here weights are decoded in register
 constexpr int kBytesAhead = 1024;  // of a panel that is read once, asked for before they are needed
 
 // sums[m][j] continues over pairs [first, last) of panel j. Element (m, pair) of a lies at a[m * row + pair * depth].
-// FP8: first and last are even.
+// FP8: first and last are even; FP4: multiples of four.
 template <class Mode, DType format, int ROWS, int PANELS>
 static inline void tile(const typename Mode::Element* a, int64_t row, int64_t depth, const uint8_t* const* panels, int first,
                         int last, Vec (&sums)[ROWS][PANELS]) {
@@ -127,7 +135,7 @@ static inline void tile(const typename Mode::Element* a, int64_t row, int64_t de
     const auto step = [&]<int... J>(std::integer_sequence<int, J...>) {
       if constexpr (ROWS <= kFewRows) (__builtin_prefetch(panels[J] + From::offset(pair) + kBytesAhead), ...);
       const From from[PANELS] = {From(panels[J] + From::offset(pair))...};
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int p = 0; p < From::kPairsAtOnce; ++p) {
 #pragma GCC unroll 16
         for (int m = 0; m < ROWS; ++m) {

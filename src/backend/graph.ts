@@ -8,7 +8,17 @@ export const AXES = ['token', 'logit', 'sequence'] as const;
 export type Axis = (typeof AXES)[number];
 
 /** Order shared with `DType` in native/program.h. Packed formats: see native/kernels/pack.h. */
-export const DTYPES = ['f32', 'i32', 'bf16', 'f16', 'fp8', 'packed_f32', 'packed_bf16', 'packed_fp8'] as const;
+export const DTYPES = [
+  'f32',
+  'i32',
+  'bf16',
+  'f16',
+  'fp8',
+  'packed_f32',
+  'packed_bf16',
+  'packed_fp8',
+  'packed_fp4',
+] as const;
 export type DType = (typeof DTYPES)[number];
 
 /** Rows of a tensor: `times × length(axis)`, or `times` where there is no axis. */
@@ -33,7 +43,7 @@ export interface Storage {
   readonly cols: number;
   readonly dtype: DType;
   readonly memory: 'temp' | 'own' | Region;
-  /** FP8 only: f32 block scales [ceil(rows/128), ceil(cols/128)]. */
+  /** FP8: f32 block scales [ceil(rows/128), ceil(cols/128)]. Packed FP4: the f32 scale that all values share. */
   readonly scales: Region | null;
 }
 
@@ -110,14 +120,16 @@ export const ELEMENT_BYTES: Record<DType, number> = {
   packed_f32: 4,
   packed_bf16: 2,
   packed_fp8: 1,
+  packed_fp4: 0.5,
 };
 
 /**
- * Bytes of a matrix. Packed weights are padded to 16 outputs and to a depth that is a multiple of 2, for FP8 of 4
- * (native/kernels/pack.h).
+ * Bytes of a matrix. Packed weights are padded to 16 outputs and to a depth that is a multiple of 2, for FP8 of 4, for
+ * FP4 of 16, whose block scales are among them (native/kernels/pack.h).
  */
 export function storageBytes(dtype: DType, rows: number, cols: number): number {
   if (!dtype.startsWith('packed')) return rows * cols * ELEMENT_BYTES[dtype];
-  const step = dtype === 'packed_fp8' ? 4 : 2;
-  return Math.ceil(rows / 16) * 16 * Math.ceil(cols / step) * step * ELEMENT_BYTES[dtype];
+  const step = dtype === 'packed_fp4' ? 16 : dtype === 'packed_fp8' ? 4 : 2;
+  const values = Math.ceil(rows / 16) * 16 * Math.ceil(cols / step) * step;
+  return values * ELEMENT_BYTES[dtype] + (dtype === 'packed_fp4' ? values / 16 : 0);
 }

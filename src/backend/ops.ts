@@ -424,6 +424,14 @@ export function pack(graph: Graph, source: Tensor, packed: Tensor): void {
   append(graph, 'pack', [packed], [source]);
 }
 
+/**
+ * As `pack`, of NVFP4 as published, into packed_fp4.
+ * @param codes u8 [n, k/2], e2m1 codes, the lower k in the low half of a byte  @param scales e4m3 [n, k/16]
+ */
+export function packFours(graph: Graph, codes: Tensor, scales: Tensor, packed: Tensor): void {
+  append(graph, 'pack_fours', [packed], [codes, scales]);
+}
+
 /** Sets `found` (i32 [1, 1]) to 1 where a code of `source` (fp8) is NaN, and leaves it alone otherwise. */
 export function findNaN(graph: Graph, source: Tensor, found: Tensor): void {
   append(graph, 'find_nan', [found], [source]);

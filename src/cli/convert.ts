@@ -6,7 +6,7 @@ import type { GgufPrecision } from '../model/gguf-export.ts';
 import { examples, modelOption } from './arguments.ts';
 import { bytes } from './quantities.ts';
 
-const FOLDERS: readonly WeightPrecision[] = ['fp8', 'bf16'];
+const FOLDERS: readonly WeightPrecision[] = ['fp8', 'bf16', 'nvfp4'];
 const GGUF = { 'gguf-bf16': 'bf16', 'gguf-q8_0': 'q8_0' } as const satisfies Record<string, GgufPrecision>;
 
 interface Options {
@@ -20,7 +20,10 @@ export function convertCommand(): Command {
     .description('Write a checkpoint in another precision, or as a GGUF file for llama.cpp.')
     .addOption(modelOption())
     .addOption(
-      new Option('--to <type>', 'fp8 (128 × 128 blocks) or bf16: a checkpoint folder; gguf-…: a file for llama.cpp')
+      new Option(
+        '--to <type>',
+        'fp8 (128 × 128 blocks), nvfp4 (4 bits) or bf16: a checkpoint folder; gguf-…: a file for llama.cpp',
+      )
         .choices([...FOLDERS, ...Object.keys(GGUF)])
         .makeOptionMandatory(),
     )

@@ -31,7 +31,16 @@ export function bytesPerToken(
     if (role === 'embedding' && !config.tieWordEmbeddings) continue;
     const values = shape.reduce((product, size) => product * size, 1);
     const { dtype } = checkpoint.header(name);
-    const valueBytes = role === 'router' ? 4 : dtype === 'F8_E4M3' ? 1 : dtype === 'BF16' || compute === 'fast' ? 2 : 4;
+    const valueBytes =
+      role === 'router'
+        ? 4
+        : dtype === 'NVFP4'
+          ? 9 / 16
+          : dtype === 'F8_E4M3'
+            ? 1
+            : dtype === 'BF16' || compute === 'fast'
+              ? 2
+              : 4;
     weights += values * valueBytes * (role === 'expert' ? woken : 1);
   }
   return { weights: weights / batch, cache: depth * cacheBytesPerToken(config, compute) };

@@ -4,7 +4,7 @@
  */
 import { CheckpointError, type TensorInFile } from './checkpoint-files.ts';
 import type { ModelConfig } from './config.ts';
-import { type ExpectedWeight, SCALE_SUFFIX } from './weight-catalogue.ts';
+import type { ExpectedWeight } from './weight-catalogue.ts';
 
 /** @param source the file or index to name where a tensor is missing. @throws CheckpointError at the first mismatch */
 export function checkAgainstCatalogue(
@@ -51,15 +51,16 @@ const HARMLESS = /^model\.(layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|cos_c
 const OTHER_MODEL = 'The file and the config are from different models';
 
 function checkTensor(expected: ExpectedWeight, found: ReadonlyMap<string, TensorInFile>, source: string): void {
-  const { name, shape, dtypes, required } = expected;
+  const { name, dtypes, required } = expected;
   const stored = found.get(name);
+  const shape = stored?.tensor.dtype === 'U8' ? expected.shape.with(-1, expected.shape.at(-1)! / 2) : expected.shape;
   if (!stored) {
     if (required === 'always') {
       throw new CheckpointError(
         `${source}: tensor "${name}" is missing, expected [${shape.join(', ')}] (${dtypes.join(' or ')}). The file is incomplete or of another model than config.json`,
       );
     }
-    if (required === 'with-fp8') checkScalePresence(name, null, found);
+    if (required === 'with-codes') checkScalePresence(expected, null, found);
     return;
   }
   const { file, tensor } = stored;
@@ -80,21 +81,25 @@ function checkTensor(expected: ExpectedWeight, found: ReadonlyMap<string, Tensor
     const because = wrongAxes.length > 0 ? `\n  (${wrongAxes.join(', ')} in config.json)` : '';
     refuse(`has shape [${tensor.shape.join(', ')}], expected [${shape.join(', ')}]${because}. ${OTHER_MODEL}`);
   }
-  if (required === 'with-fp8') checkScalePresence(name, stored, found);
+  if (required === 'with-codes') checkScalePresence(expected, stored, found);
 }
 
-/** A scale is there exactly when its weight is FP8; the two may lie in different shards. */
-function checkScalePresence(scaleName: string, scale: TensorInFile | null, found: ReadonlyMap<string, TensorInFile>) {
-  const name = scaleName.slice(0, -SCALE_SUFFIX.length);
+/** A scale is there exactly when its weight has codes; the two may lie in different shards. */
+function checkScalePresence(
+  { name: scaleName, scales }: ExpectedWeight,
+  scale: TensorInFile | null,
+  found: ReadonlyMap<string, TensorInFile>,
+) {
+  const { weight: name, dtype } = scales!;
   const weight = found.get(name)!;
-  if (weight.tensor.dtype === 'F8_E4M3' && !scale) {
+  if (weight.tensor.dtype === dtype && !scale) {
     throw new CheckpointError(
-      `${weight.file}: tensor "${name}" is F8_E4M3, but its block scales "${scaleName}" are missing`,
+      `${weight.file}: tensor "${name}" is ${dtype}, but its block scales "${scaleName}" are missing`,
     );
   }
-  if (weight.tensor.dtype !== 'F8_E4M3' && scale) {
+  if (weight.tensor.dtype !== dtype && scale) {
     throw new CheckpointError(
-      `${scale.file}: tensor "${scaleName}" scales "${name}", which is ${weight.tensor.dtype}, expected F8_E4M3`,
+      `${scale.file}: tensor "${scaleName}" scales "${name}", which is ${weight.tensor.dtype}, expected ${dtype}`,
     );
   }
 }

@@ -7,11 +7,12 @@ import { dequantiseBlocks } from '../numerics/block-scales.ts';
 import { DTYPE_BYTES } from '../numerics/dtype.ts';
 import { indexOfE4m3NaN } from '../numerics/e4m3.ts';
 import { f16ToFloat32 } from '../numerics/f16.ts';
+import { dequantiseFours, FOUR_BLOCK, type Fours } from '../numerics/nvfp4.ts';
 import type { SafetensorsTensor } from '../numerics/safetensors.ts';
 import { CheckpointError, readConfigJson, type TensorInFile, tensorsOfFolder } from './checkpoint-files.ts';
 import { checkAgainstCatalogue, settleOptionalParts } from './checkpoint-match.ts';
 import { type ModelConfig, parseConfig } from './config.ts';
-import { SCALE_SUFFIX, weightCatalogue } from './weight-catalogue.ts';
+import { FOUR_GLOBAL_SUFFIX, FOUR_SCALE_SUFFIX, SCALE_SUFFIX, weightCatalogue } from './weight-catalogue.ts';
 
 export interface Checkpoint {
   readonly folder: string;
@@ -35,7 +36,8 @@ export interface Checkpoint {
 
 interface TensorHeader {
   readonly name: string;
-  readonly dtype: 'F32' | 'F16' | 'BF16' | 'F8_E4M3';
+  /** NVFP4: U8 in the file, two codes in a byte; the shape is that of the values. */
+  readonly dtype: 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'NVFP4';
   readonly shape: readonly number[];
   readonly byteLength: number;
 }
@@ -45,6 +47,8 @@ export interface StoredTensor extends Omit<TensorHeader, 'byteLength'> {
   readonly bytes: Uint8Array;
   /** F8_E4M3 only: [ceil(rows / 128), ceil(cols / 128)]. */
   readonly scales?: Float32Array;
+  /** NVFP4 only; the codes are `bytes`. */
+  readonly fours?: Omit<Fours, 'codes'>;
 }
 
 /**
@@ -69,7 +73,11 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     if (!known.has(name)) throw new CheckpointError(`${folder}: has no tensor "${name}"`);
     return found.get(name)!;
   };
-  const unscanned = (name: string) => storedTensor(here(name), found.get(`${name}${SCALE_SUFFIX}`));
+  const unscanned = (name: string) => {
+    const { tensor } = here(name);
+    if (tensor.dtype === 'U8') return fourBitTensor(tensor, found);
+    return storedTensor(tensor, found.get(`${name}${SCALE_SUFFIX}`));
+  };
   return {
     folder,
     config,
@@ -77,9 +85,9 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     notes,
     has: (name) => known.has(name),
     header: (name) => {
-      const { dtype, shape } = here(name).tensor;
-      const byteLength = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);
-      return { name, dtype: dtype as StoredTensor['dtype'], shape, byteLength };
+      const { dtype, shape } = typeAndShape(here(name).tensor);
+      const valueBytes = dtype === 'NVFP4' ? 0.5 + 1 / FOUR_BLOCK : DTYPE_BYTES[dtype];
+      return { name, dtype, shape, byteLength: shape.reduce((product, size) => product * size, valueBytes) };
     },
     tensor(name) {
       const earlier = checked.get(name);
@@ -99,7 +107,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
 }
 
 /** Row-major f32 values of a stored tensor; FP8 is multiplied by its block scales. */
-export function toFloat32({ dtype, shape, bytes, scales }: StoredTensor): Float32Array {
+export function toFloat32({ dtype, shape, bytes, scales, fours }: StoredTensor): Float32Array {
   const { buffer, byteOffset, byteLength } = bytes;
   switch (dtype) {
     case 'F32':
@@ -110,12 +118,35 @@ export function toFloat32({ dtype, shape, bytes, scales }: StoredTensor): Float3
       return f16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2));
     case 'F8_E4M3':
       return dequantiseBlocks(bytes, scales!, shape[0]!, shape[1]!);
+    case 'NVFP4':
+      return dequantiseFours({ ...fours!, codes: bytes });
   }
 }
 
-function storedTensor({ tensor }: TensorInFile, scale: TensorInFile | undefined): StoredTensor {
-  const { name, shape } = tensor;
-  const dtype = tensor.dtype as StoredTensor['dtype'];
+/** What the catalogue has let in. */
+function typeAndShape({ dtype, shape }: SafetensorsTensor): Pick<StoredTensor, 'dtype' | 'shape'> {
+  return dtype === 'U8'
+    ? { dtype: 'NVFP4', shape: [shape[0]!, 2 * shape[1]!] }
+    : { dtype: dtype as StoredTensor['dtype'], shape };
+}
+
+function fourBitTensor(tensor: SafetensorsTensor, found: ReadonlyMap<string, TensorInFile>): StoredTensor {
+  const scale = found.get(`${tensor.name}${FOUR_SCALE_SUFFIX}`)!;
+  const whole = found.get(`${tensor.name}${FOUR_GLOBAL_SUFFIX}`)!;
+  const scales = scale.tensor.bytes;
+  const refuse = ({ file, tensor: { name } }: TensorInFile, what: string) => {
+    throw new CheckpointError(`${file}: tensor "${name}" is ${what}, expected a positive number. The file is damaged`);
+  };
+  const bad = scales.findIndex((code) => code > 0x7e);
+  if (bad >= 0) refuse(scale, `negative or NaN at ${position(bad, scale.tensor.shape[1]!)}`);
+  const global = new Float32Array(aligned(whole.tensor).slice().buffer)[0]!;
+  if (!(global > 0 && global < Number.POSITIVE_INFINITY)) refuse(whole, String(global));
+  return { name: tensor.name, ...typeAndShape(tensor), bytes: tensor.bytes, fours: { scales, global } };
+}
+
+function storedTensor(tensor: SafetensorsTensor, scale: TensorInFile | undefined): StoredTensor {
+  const { name } = tensor;
+  const { dtype, shape } = typeAndShape(tensor);
   const bytes = aligned(tensor);
   if (!scale) return { name, dtype, shape, bytes };
 

@@ -6,15 +6,22 @@ import { parseRope, ropeFields, ropeJson } from './config-rope.ts';
 
 const torchDtype = oneOf(['float32', 'float16', 'bfloat16']).nullish();
 
-const quantization = z.looseObject(
+/** As ModelOpt writes it; which layers have it is seen from the tensors. */
+const nvfp4 = z.looseObject({ quant_method: z.literal('modelopt'), quant_algo: z.literal('NVFP4', '"NVFP4"') });
+
+const fp8 = z.looseObject(
   {
-    quant_method: z.literal('fp8', '"fp8"'),
+    quant_method: z.literal('fp8'),
     fmt: z.literal('e4m3', '"e4m3"').nullish(),
     activation_scheme: z.literal('dynamic', '"dynamic"').nullish(),
     weight_block_size: z.tuple([z.literal(128, '128'), z.literal(128, '128')], '[128, 128]'),
   },
   'an object or null',
 );
+
+const quantization = z.discriminatedUnion('quant_method', [fp8, nvfp4], {
+  error: ({ code }) => (code === 'invalid_union' ? '"fp8" or "modelopt"' : 'an object or null'),
+});
 
 export const commonFields = {
   vocab_size: whole(1, LIMITS.vocab),
@@ -63,7 +70,11 @@ export function commonConfig(fields: CommonFields, fileName: string): CommonConf
     bosTokenId: fields.bos_token_id ?? null,
     eosTokenIds,
     initializerRange: fields.initializer_range,
-    quantization: fields.quantization_config ? 'fp8' : null,
+    quantization: !fields.quantization_config
+      ? null
+      : fields.quantization_config.quant_method === 'fp8'
+        ? 'fp8'
+        : 'nvfp4',
     torchDtype: fields.torch_dtype ?? fields.dtype ?? 'bfloat16',
   };
 }
@@ -71,6 +82,7 @@ export function commonConfig(fields: CommonFields, fileName: string): CommonConf
 /** The shared part of a config.json; `kindKey` names the kind of rope scaling. */
 export function commonJson(config: CommonConfig, kindKey: 'type' | 'rope_type'): Record<string, unknown> {
   const { eosTokenIds } = config;
+  const nvfp4 = { quant_method: 'modelopt', quant_algo: 'NVFP4' };
   const fp8 = { quant_method: 'fp8', fmt: 'e4m3', activation_scheme: 'dynamic', weight_block_size: [128, 128] };
   return {
     vocab_size: config.vocabSize,
@@ -87,7 +99,7 @@ export function commonJson(config: CommonConfig, kindKey: 'type' | 'rope_type'):
     bos_token_id: config.bosTokenId,
     eos_token_id: eosTokenIds.length === 0 ? null : eosTokenIds.length === 1 ? eosTokenIds[0] : eosTokenIds,
     initializer_range: config.initializerRange,
-    ...(config.quantization === 'fp8' ? { quantization_config: fp8 } : {}),
+    ...(config.quantization === null ? {} : { quantization_config: config.quantization === 'fp8' ? fp8 : nvfp4 }),
     torch_dtype: config.torchDtype,
     use_cache: true,
   };

@@ -28,7 +28,7 @@ export interface CommonConfig {
   /** Standard deviation of freshly drawn weights. */
   readonly initializerRange: number;
   /** `fp8`: linear weights may be stored as e4m3 with 128×128 block scales. */
-  readonly quantization: 'fp8' | null;
+  readonly quantization: 'fp8' | 'nvfp4' | null;
   /** What the weights were trained in, for those who read the checkpoint elsewhere; tensors tell their own type. */
   readonly torchDtype: TorchDtype;
 }

@@ -13,7 +13,7 @@ import {
   storageBytes,
   type Tensor,
 } from '../backend/graph.ts';
-import { findNaN, pack, packTransposed } from '../backend/ops.ts';
+import { findNaN, pack, packFours, packTransposed } from '../backend/ops.ts';
 import { BLOCK } from '../numerics/block-scales.ts';
 import { type Checkpoint, type StoredTensor, toFloat32 } from './checkpoint.ts';
 import type { DeepSeekConfig } from './config.ts';
@@ -52,15 +52,19 @@ export function pieceLayout(checkpoint: Checkpoint, compute: Compute, piece: Pie
   const { dtype: stored, shape } = checkpoint.header(piece.name);
   const cols = shape[1]!;
   const [n, k] = piece.transposed ? [cols, piece.rows] : [piece.rows, cols];
+  // a head's part of a kv_b_proj is transposed or does not begin with the matrix: it is dequantised
+  const fours = stored === 'NVFP4' && piece.rows === shape[0] && !piece.precise;
   const scaled = stored === 'F8_E4M3' && blocksAlign(piece, shape[0]!) && !piece.precise;
-  const dtype = scaled
-    ? 'packed_fp8'
-    : stored === 'BF16' && !piece.precise
-      ? 'packed_bf16'
-      : compute === 'f32' || piece.precise
-        ? 'packed_f32'
-        : 'packed_bf16';
-  const scaleBytes = scaled ? 4 * Math.ceil(n / BLOCK) * Math.ceil(k / BLOCK) : 0;
+  const dtype = fours
+    ? 'packed_fp4'
+    : scaled
+      ? 'packed_fp8'
+      : stored === 'BF16' && !piece.precise
+        ? 'packed_bf16'
+        : compute === 'f32' || piece.precise
+          ? 'packed_f32'
+          : 'packed_bf16';
+  const scaleBytes = fours ? 4 : scaled ? 4 * Math.ceil(n / BLOCK) * Math.ceil(k / BLOCK) : 0;
   return { n, k, dtype, bytes: storageBytes(dtype, n, k), scaleBytes };
 }
 
@@ -75,6 +79,15 @@ export function pieceTensor({ n, k, dtype, scaleBytes }: PieceLayout, memory: Re
  */
 export function packPiece(graph: Graph, checkpoint: Checkpoint, piece: Piece, packed: Tensor, damaged: Tensor): void {
   const stored = checkpoint.unscanned(piece.name);
+  if (packed.storage.dtype === 'packed_fp4') {
+    const [n] = stored.shape as [number, number];
+    const { scales, global } = stored.fours!;
+    const { buffer, byteOffset } = packed.storage.scales!;
+    new Float32Array(buffer, byteOffset, 1)[0] = global;
+    const bytes = (values: Uint8Array) => resident(n, values.length / n, 'fp8', regionOf(values));
+    packFours(graph, bytes(stored.bytes), bytes(scales), packed);
+    return;
+  }
   const source = rowsOfStored(stored, piece);
   if (stored.dtype === 'F8_E4M3') findNaN(graph, storedRows(stored, piece), columns(damaged, 0, 1));
   if (packed.storage.scales) {
@@ -96,12 +109,16 @@ const blocksAlign = ({ from, rows }: Piece, total: number) =>
 function rowsOfStored(stored: StoredTensor, piece: Piece): Tensor {
   const [total, cols] = stored.shape as [number, number];
   const { from, rows } = piece;
-  if (stored.dtype !== 'F8_E4M3' || blocksAlign(piece, total)) return storedRows(stored, piece);
+  const codes = stored.dtype === 'NVFP4' || (stored.dtype === 'F8_E4M3' && !blocksAlign(piece, total));
+  if (!codes) return storedRows(stored, piece);
   const values = toFloat32(stored).subarray(from * cols, (from + rows) * cols);
   return resident(rows, cols, 'f32', regionOf(values));
 }
 
-const STORED_DTYPE: Record<StoredTensor['dtype'], DType> = { F32: 'f32', F16: 'f16', BF16: 'bf16', F8_E4M3: 'fp8' };
+const STORED_DTYPE = { F32: 'f32', F16: 'f16', BF16: 'bf16', F8_E4M3: 'fp8', NVFP4: 'fp8' } as const satisfies Record<
+  StoredTensor['dtype'],
+  DType
+>;
 
 /** Rows of a stored matrix where they lie; with the scales of whole blocks, which count where blocks align. */
 function storedRows(stored: StoredTensor, { from, rows }: Piece): Tensor {

@@ -4,6 +4,7 @@
  */
 import { BLOCK } from '../numerics/block-scales.ts';
 import type { StoredDType } from '../numerics/dtype.ts';
+import { FOUR_BLOCK } from '../numerics/nvfp4.ts';
 import { type DeepSeekConfig, type DenseConfig, isMoeLayer, type ModelConfig } from './config.ts';
 
 type WeightRole = 'embedding' | 'head' | 'norm' | 'linear' | 'expert' | 'router' | 'bias' | 'scale';
@@ -15,12 +16,18 @@ export interface ExpectedWeight {
   readonly axes: readonly string[];
   readonly role: WeightRole;
   readonly dtypes: readonly StoredDType[];
-  /** `always`; `never`: it may be absent; `with-fp8`: a block scale, there exactly when its weight is F8_E4M3. */
-  readonly required: 'always' | 'never' | 'with-fp8';
+  /** `always`; `never`: it may be absent; `with-codes`: a scale, there exactly when its weight has codes. */
+  readonly required: 'always' | 'never' | 'with-codes';
+  /** Of a scale that comes with codes: the weight that it scales, and the type of the codes. */
+  readonly scales?: { readonly weight: string; readonly dtype: StoredDType };
 }
 
 /** The block scales of an FP8 tensor are called as it is, and this. */
 export const SCALE_SUFFIX = '_scale_inv';
+
+/** Of NVFP4: the e4m3 scale of each 16 values, and the f32 scale of all (as ModelOpt names them). */
+export const FOUR_SCALE_SUFFIX = '_scale';
+export const FOUR_GLOBAL_SUFFIX = '_scale_2';
 
 /** The weights of the main model, then those of its MTP modules; block scales follow their weights. */
 export function weightCatalogue(config: ModelConfig): ExpectedWeight[] {
@@ -156,15 +163,46 @@ function linear(
 ): ExpectedWeight[] {
   const weight = matrix(`${name}.weight`, outputs, inputs, role, 'always');
   if (config.quantization === null) return [weight];
+  if (config.quantization === 'nvfp4') return fourBitLinear(weight);
   const scale: ExpectedWeight = {
     name: `${name}.weight${SCALE_SUFFIX}`,
     shape: weight.shape.map((size) => Math.ceil(size / BLOCK)),
     axes: weight.axes.map((key) => `ceil(${key} / ${BLOCK})`),
     role: 'scale',
     dtypes: ['F32'],
-    required: 'with-fp8',
+    required: 'with-codes',
+    scales: { weight: weight.name, dtype: 'F8_E4M3' },
   };
   return [{ ...weight, dtypes: [...FLOATS, 'F8_E4M3'] }, scale];
+}
+
+/** Two codes in a byte (U8 [n, k / 2]) and two levels of scales; the scale of activations is not used here. */
+function fourBitLinear(weight: ExpectedWeight): ExpectedWeight[] {
+  const [outputs, inputs] = weight.shape as [number, number];
+  if (inputs % FOUR_BLOCK !== 0) return [weight];
+  const scale = (suffix: string, dtype: StoredDType, shape: number[], axes: string[]): ExpectedWeight => ({
+    name: `${weight.name}${suffix}`,
+    shape,
+    axes,
+    role: 'scale',
+    dtypes: [dtype],
+    required: 'with-codes',
+    scales: { weight: weight.name, dtype: 'U8' },
+  });
+  const [output, input] = weight.axes as [string, string];
+  return [
+    { ...weight, dtypes: [...FLOATS, 'U8'] },
+    scale(FOUR_SCALE_SUFFIX, 'F8_E4M3', [outputs, inputs / FOUR_BLOCK], [output, `${input} / ${FOUR_BLOCK}`]),
+    scale(FOUR_GLOBAL_SUFFIX, 'F32', [], []),
+    {
+      name: weight.name.replace(/weight$/, 'input_scale'),
+      shape: [],
+      axes: [],
+      role: 'scale',
+      dtypes: ['F32'],
+      required: 'never',
+    },
+  ];
 }
 
 function matrix(

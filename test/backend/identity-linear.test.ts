@@ -12,8 +12,8 @@ alsoUnderOtherInstructionSets(import.meta.filename);
 const before = threads();
 afterAll(() => setThreads(before));
 
-const storedAs = { packed_f32: 'f32', packed_bf16: 'bf16', packed_fp8: 'fp8' } as const;
-const anyFormat = fc.constantFrom<Packed>('packed_f32', 'packed_bf16', 'packed_fp8');
+const storedAs = { packed_f32: 'f32', packed_bf16: 'bf16', packed_fp8: 'fp8', packed_fp4: 'nvfp4' } as const;
+const anyFormat = fc.constantFrom<Packed>('packed_f32', 'packed_bf16', 'packed_fp8', 'packed_fp4');
 const anyFast = fc.constantFrom(0, 1);
 const seeds = fc.integer({ min: 1, max: 1e6 });
 const upTo = (max: number) => fc.integer({ min: 1, max });

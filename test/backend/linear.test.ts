@@ -18,7 +18,7 @@ import { noise, relativeError } from './run-op.ts';
 
 alsoUnderOtherInstructionSets(import.meta.filename);
 
-const storedAs = { packed_f32: 'f32', packed_bf16: 'bf16', packed_fp8: 'fp8' } as const;
+const storedAs = { packed_f32: 'f32', packed_bf16: 'bf16', packed_fp8: 'fp8', packed_fp4: 'nvfp4' } as const;
 const formats = Object.keys(storedAs) as Packed[];
 const computes = ['f32', 'fast'] as const;
 const each = formats.flatMap((format) => computes.map((compute) => [format, compute] as const));

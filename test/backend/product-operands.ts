@@ -1,14 +1,14 @@
 /** Operands of matrix products in every stored type, with the exact numbers they hold. */
 import { compile } from '../../src/backend/compile.ts';
 import { type Graph, type Region, resident, storageBytes, type Tensor } from '../../src/backend/graph.ts';
-import { pack, packTransposed } from '../../src/backend/ops.ts';
+import { pack, packFours, packTransposed } from '../../src/backend/ops.ts';
 import { bf16ToFloat32, float32ToBf16 } from '../../src/numerics/bf16.ts';
 import { dequantiseBlocks } from '../../src/numerics/block-scales.ts';
 import { f16ToFloat32 } from '../../src/numerics/f16.ts';
 import { noise } from './run-op.ts';
 
-export type Stored = 'f32' | 'bf16' | 'f16' | 'fp8';
-export type Packed = 'packed_f32' | 'packed_bf16' | 'packed_fp8';
+export type Stored = 'f32' | 'bf16' | 'f16' | 'fp8' | 'nvfp4';
+export type Packed = 'packed_f32' | 'packed_bf16' | 'packed_fp8' | 'packed_fp4';
 
 export interface Matrix {
   readonly tensor: Tensor;
@@ -16,6 +16,8 @@ export interface Matrix {
   readonly cols: number;
   /** What the tensor held when it was made, dequantised. */
   readonly values: Float32Array;
+  /** NVFP4 only: e4m3 scales [rows, ceil(cols / 16)] and the scale of all. */
+  readonly fours?: { readonly scales: Tensor; readonly global: Region };
 }
 
 export function matrix(values: ArrayLike<number>, cols: number): Matrix {
@@ -31,6 +33,7 @@ export function column(values: ArrayLike<number>): Tensor {
 /** A row-major matrix of noise as a checkpoint stores it; `skew` bytes off any alignment. */
 export function stored(dtype: Stored, rows: number, cols: number, seed: number, skew = 0): Matrix {
   const numbers = Float32Array.from(noise(rows * cols, seed));
+  if (dtype === 'nvfp4') return storedFours(rows, cols, seed);
   const make = (bytes: Uint8Array, values: Float32Array, scales: Float32Array | null): Matrix => {
     const shifted = new Uint8Array(bytes.length + skew);
     shifted.set(bytes, skew);
@@ -54,8 +57,38 @@ export function stored(dtype: Stored, rows: number, cols: number, seed: number, 
   return make(codes, dequantiseBlocks(codes, scales, rows, cols), scales);
 }
 
+/** Every code and every kind of scale, subnormal ones included, drawn with decoders of the test's own. */
+function storedFours(rows: number, cols: number, seed: number): Matrix {
+  const blocks = Math.ceil(cols / 16);
+  const bytes = Uint8Array.from(noise(rows * Math.ceil(cols / 2), seed), (x) => Math.floor((x + 1) * 128));
+  const scales = Uint8Array.from(noise(rows * blocks, seed + 1), (x) => Math.floor((x + 1) * 0x3f));
+  const global = 2 ** -4 * 1.3;
+  const four = (code: number) => [0, 0.5, 1, 1.5, 2, 3, 4, 6][code & 7]! * (code & 8 ? -1 : 1);
+  const eight = (code: number) => (code < 8 ? code * 2 ** -9 : (1 + (code & 7) / 8) * 2 ** ((code >> 3) - 7));
+  const single = Math.fround(global);
+  const values = new Float32Array(rows * cols);
+  for (let i = 0; i < rows * cols; i++) {
+    const [row, col] = [Math.floor(i / cols), i % cols];
+    const both = bytes[row * Math.ceil(cols / 2) + (col >> 1)]!;
+    values[i] = four(col % 2 === 0 ? both & 15 : both >> 4) * eight(scales[row * blocks + (col >> 4)]!) * single;
+  }
+  return {
+    tensor: resident(rows, Math.ceil(cols / 2), 'fp8', regionOf(bytes)),
+    rows,
+    cols,
+    values,
+    fours: { scales: resident(rows, blocks, 'fp8', regionOf(scales)), global: regionOf(Float32Array.of(single)) },
+  };
+}
+
 /** Room for the packed form of a matrix and the op that fills it. */
 export function packedOf(graph: Graph, source: Matrix, dtype: Packed): Tensor {
+  if (dtype === 'packed_fp4') {
+    const { scales, global } = source.fours!;
+    const packed = packedRoom(source.rows, source.cols, dtype, global);
+    packFours(graph, source.tensor, scales, packed);
+    return packed;
+  }
   const scales = dtype === 'packed_fp8' ? source.tensor.storage.scales : null;
   const packed = packedRoom(source.rows, source.cols, dtype, scales);
   pack(graph, source.tensor, packed);

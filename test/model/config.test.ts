@@ -396,7 +396,7 @@ describe('a config that cannot be right is refused by field', () => {
     [
       'another quantisation',
       fp8({ quant_method: 'gptq' }),
-      '"quantization_config.quant_method" is "gptq", expected "fp8"',
+      '"quantization_config.quant_method" is "gptq", expected "fp8" or "modelopt"',
     ],
     [
       'other blocks',

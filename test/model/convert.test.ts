@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -7,6 +7,7 @@ import { openCheckpoint, toFloat32 } from '../../src/model/checkpoint.ts';
 import { convertCheckpoint } from '../../src/model/convert.ts';
 import { openSafetensors } from '../../src/model/mapped-safetensors.ts';
 import { E4M3_VALUES } from '../../src/numerics/e4m3.ts';
+import { dequantiseFours, quantiseFours } from '../../src/numerics/nvfp4.ts';
 
 const GOLDEN = 'test/fixtures/golden';
 let scratch: string;
@@ -99,6 +100,56 @@ describe('to FP8', () => {
     const before = await lossOf('models/farthing-tiny');
     expect(Math.abs((await lossOf(fp8)) / before - 1)).toBeLessThan(0.01);
     expect(Math.abs((await lossOf(bf16)) / before - 1)).toBeLessThan(0.01);
+  });
+});
+
+describe('to NVFP4', () => {
+  test('projections are codes with two levels of scales under their published names, read back as they were quantised', async () => {
+    const out = path.join(scratch, 'v3-nvfp4');
+    await convertCheckpoint(`${GOLDEN}/v3-tiny-mtp`, out, { to: 'nvfp4' });
+    const name = 'model.layers.1.mlp.experts.3.up_proj.weight';
+    const { tensors } = openSafetensors(path.join(out, 'model.safetensors'));
+    const [before, after] = [await openCheckpoint(`${GOLDEN}/v3-tiny-mtp`), await openCheckpoint(out)];
+    const [rows, cols] = before.header(name).shape as [number, number];
+    expect(tensors.get(name)).toMatchObject({ dtype: 'U8', shape: [rows, cols / 2] });
+    expect(tensors.get(`${name}_scale`)).toMatchObject({ dtype: 'F8_E4M3', shape: [rows, cols / 16] });
+    expect(tensors.get(`${name}_scale_2`)).toMatchObject({ dtype: 'F32', shape: [] });
+    expect(after.header(name)).toMatchObject({ dtype: 'NVFP4', shape: [rows, cols] });
+    const values = toFloat32(before.tensor(name));
+    expect(toFloat32(after.tensor(name))).toEqual(dequantiseFours(quantiseFours(values)));
+    for (const kept of before.names.filter((each) => /kv_b_proj|embed_tokens|norm|mlp\.gate\.|eh_proj/.test(each))) {
+      expect(Buffer.compare(after.tensor(kept).bytes, before.tensor(kept).bytes)).toBe(0);
+    }
+  });
+
+  test('the built-in model predicts nearly as well', async () => {
+    const out = path.join(scratch, 'built-in-nvfp4');
+    await convertCheckpoint('models/farthing-tiny', out, { to: 'nvfp4' });
+    const before = await lossOf('models/farthing-tiny');
+    expect(Math.abs((await lossOf(out)) / before - 1)).toBeLessThan(0.05);
+    // the same from a packed file, to the bit
+    const packedFile = path.join(scratch, 'built-in-nvfp4.packed');
+    const logits = async (options: object) => {
+      const model = await loadModel(out, { sequences: 1, ...options });
+      const result = await model.logits([5, 6, 7, 8]);
+      await model.close();
+      return result;
+    };
+    expect(await logits({ packedFile })).toEqual(await logits({}));
+  });
+
+  test('a scale that cannot be is refused by name', async () => {
+    const out = path.join(scratch, 'bad-scale');
+    await convertCheckpoint(`${GOLDEN}/v3-tiny`, out, { to: 'nvfp4' });
+    const file = path.join(out, 'model.safetensors');
+    const bytes = await readFile(file);
+    const header = JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE())).toString());
+    const name = 'model.layers.0.mlp.up_proj.weight_scale';
+    bytes[8 + Number(bytes.readBigUInt64LE()) + header[name].data_offsets[0] + 1] = 0xb8;
+    await writeFile(file, bytes);
+    await expect(loadModel(out)).rejects.toThrow(
+      `tensor "${name}" is negative or NaN at [0, 1], expected a positive number`,
+    );
   });
 });
 
