@@ -24,7 +24,7 @@ export const TECHNIQUE_NAMES: Readonly<Record<Technique, string>> = {
   caching: 'prefix caching',
 };
 
-interface Costs {
+export interface Costs {
   readonly input: UsdPerMillion;
   readonly output: UsdPerMillion;
 }
@@ -57,6 +57,8 @@ export interface ExplanationSettings {
   readonly workload: Workload;
   /** Share of drafted tokens that multi-token prediction keeps. */
   readonly acceptance: number;
+  /** BF16 unless given. */
+  readonly cache?: PlanChoice['cache'];
 }
 
 class OrderError extends Error {
@@ -122,16 +124,20 @@ function checkOrder(order: readonly string[]): asserts order is readonly Techniq
 const bit = (technique: Technique) => 1 << TECHNIQUES.indexOf(technique);
 const has = (mask: number, technique: Technique) => (mask & bit(technique)) !== 0;
 
-function costWith(
+/**
+ * What tokens cost with some of the techniques. Those that the model has no use for change nothing.
+ * @throws DeploymentError when the machine cannot serve it within the workload's targets
+ */
+export function costWith(
   a: Architecture,
-  { machine, workload, acceptance }: ExplanationSettings,
+  { machine, workload, acceptance, cache = 'bf16' }: ExplanationSettings,
   on: (technique: Technique) => boolean,
 ): Costs {
   const attention = on('mla') ? a : { ...a, attention: withAttention(a, 'mha').attention };
   const architecture = on('experts') ? attention : dense(attention, countParameters(a).total);
   const choice = {
     precision: on('fp8') ? 'fp8' : 'bf16',
-    cache: 'bf16',
+    cache,
     wide: on('wide'),
     mtpAcceptance: on('mtp') ? acceptance : null,
     imbalance: REAL_TRAFFIC_IMBALANCE,

@@ -106,6 +106,28 @@ describe.runIf(browserToTestWith)('the cost explorer', () => {
     expect(texts.join(' ')).toContain('$3.00 ÷ 3600');
   });
 
+  test('the waterfall is told for input or output, in any order and in none', async () => {
+    await open();
+    const figure = page.locator('#why-cheap');
+    const steps = () =>
+      figure.locator('.steps .step').evaluateAll((all) => all.map((step) => step.firstChild?.textContent));
+    const said = () => figure.locator('.figure-says').textContent();
+    await figure.waitFor();
+    expect((await steps()).slice(0, 2)).toEqual(['sparse experts', 'MLA']);
+    const before = await said();
+    await figure.getByRole('button', { name: /^MLA ?: one step earlier/ }).click();
+    expect((await steps()).slice(0, 2)).toEqual(['MLA', 'sparse experts']);
+    await expect.poll(() => query().get('order')).toBe('mla.experts.fp8.wide.mtp.caching');
+    await figure.getByRole('button', { name: 'input' }).click();
+    await expect.poll(said).toMatch(/^An input token costs/);
+    await figure.getByRole('button', { name: 'in no order' }).click();
+    await expect.poll(() => query().get('order')).toBe('free');
+    expect(await steps()).toEqual([]);
+    await figure.getByRole('button', { name: 'in no order' }).click();
+    await figure.getByRole('button', { name: 'output' }).click();
+    await expect.poll(said).toBe(before);
+  });
+
   test('figures are saved as PNG, SVG and CSV', async () => {
     await open();
     const save = async (format: string) => {

@@ -152,8 +152,10 @@ export function rules(
     readonly xAxis?: number;
     readonly yAxis?: number;
     readonly label: string;
-    /** The word stands at the foot, before the line. */
+    /** The word stands at the foot of the line, not at its head. */
     readonly low?: boolean;
+    /** And after it, not before. */
+    readonly after?: boolean;
   }[],
 ) {
   return {
@@ -162,14 +164,14 @@ export function rules(
     animation: false,
     lineStyle: { color: style.strong, type: [4, 4], width: 1 },
     label: { color: style.soft, fontSize: 11.5 },
-    data: at.map(({ label, low, ...where }) => ({
+    data: at.map(({ label, low, after, ...where }) => ({
       ...where,
       label: {
         formatter: label,
         position: where.xAxis === undefined ? 'insideMiddleTop' : low ? 'insideStart' : 'insideEnd',
         rotate: 0,
-        align: where.xAxis === undefined ? 'center' : 'right',
-        padding: where.xAxis === undefined ? 0 : [0, 6, low ? 10 : 0, 0],
+        align: where.xAxis === undefined ? 'center' : after ? 'left' : 'right',
+        padding: where.xAxis === undefined ? 0 : [0, 6, low ? 10 : 0, 6],
       },
     })),
   };

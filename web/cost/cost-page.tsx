@@ -11,10 +11,10 @@ import { priceByContext } from './figures/price-by-context.ts';
 import { roofline } from './figures/roofline.ts';
 import { whyCheap } from './figures/why-cheap.ts';
 import { Ledger } from './ledger.tsx';
-import { drawn, evaluated } from './state.ts';
+import { drawn, evaluated, takenApart } from './state.ts';
 import { Telling } from './telling.tsx';
 
-const FIGURES = [whyCheap, priceByBatch, priceByContext, roofline, cacheByUsers, breakEvenFigure];
+const FIGURES = [priceByBatch, priceByContext, roofline, cacheByUsers, breakEvenFigure];
 
 export function CostPage() {
   const now = evaluated.value;
@@ -45,11 +45,25 @@ function Figures({ now }: { now: Evaluation }) {
   const { model, machine } = now;
   const figures = useMemo(() => FIGURES.map((figure) => figure(now)), [now]);
   const about = `${model.name} on ${machine.name} · Farthing, ${location.origin}${location.pathname}${location.search}`;
-  return figures.map((figure) => (
-    <FigureCard key={figure.id} figure={figure} about={about}>
-      {figure.id === 'why-cheap' && <Telling now={now} />}
+  return (
+    <>
+      <Waterfall about={about} now={now} />
+      {figures.map((figure) => (
+        <FigureCard key={figure.id} figure={figure} about={about} />
+      ))}
+    </>
+  );
+}
+
+function Waterfall({ now, about }: { now: Evaluation; about: string }) {
+  const apart = takenApart.value;
+  const figure = useMemo(() => apart && whyCheap(apart.of, apart.costs), [apart]);
+  if (!figure) return <section class="figure pending" aria-busy="true" />;
+  return (
+    <FigureCard figure={figure} about={about}>
+      <Telling now={now} />
     </FigureCard>
-  ));
+  );
 }
 
 function Refusal({ words }: { words: string }) {

@@ -1,12 +1,9 @@
 /** What is compared: model, machine, workload and an API to compare with. It lives in the address of the page. */
 
+import { TECHNIQUES, type Technique } from '../../src/economics/explanation.ts';
 import { MACHINES } from '../../src/economics/machine.ts';
 import { type CatalogueModel, MODELS } from '../../src/economics/model-catalogue.ts';
 import { PRICE_BOOK, type Price } from '../../src/economics/price-book.ts';
-
-/** What the waterfall takes apart: each may be on or off. */
-export const TECHNIQUES = ['experts', 'attention', 'fp8', 'spread', 'drafts', 'prefixes'] as const;
-export type Technique = (typeof TECHNIQUES)[number];
 
 export interface Scenario {
   readonly model: string;

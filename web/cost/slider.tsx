@@ -8,13 +8,12 @@ export interface SliderProps {
   readonly greatest: number;
   readonly scale?: 'even' | 'factors';
   readonly format: (value: number) => string;
-  readonly hint?: string;
   readonly onChange: (value: number) => void;
 }
 
 const POSITIONS = 200;
 
-export function Slider({ label, value, least, greatest, scale = 'even', format, hint, onChange }: SliderProps) {
+export function Slider({ label, value, least, greatest, scale = 'even', format, onChange }: SliderProps) {
   const id = useId();
   const even = scale === 'even';
   const position = even ? value : (Math.log(value / least) / Math.log(greatest / least)) * POSITIONS;
@@ -33,14 +32,8 @@ export function Slider({ label, value, least, greatest, scale = 'even', format, 
         value={Math.round(position)}
         style={{ '--share': share }}
         aria-valuetext={format(value)}
-        aria-describedby={hint && `${id}-hint`}
         onInput={({ currentTarget }) => onChange(valueAt(Number(currentTarget.value)))}
       />
-      {hint && (
-        <p id={`${id}-hint`} class="hint">
-          {hint}
-        </p>
-      )}
     </div>
   );
 }

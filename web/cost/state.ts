@@ -2,6 +2,7 @@
 import { computed, effect, signal } from '@preact/signals';
 import { type Evaluation, evaluate } from './evaluation.ts';
 import { fromAddress, type Scenario, toAddress } from './scenario.ts';
+import { type CostsBySet, costsOneByOne } from './techniques.ts';
 
 export const scenario = signal<Scenario>(fromAddress(location.search));
 
@@ -22,6 +23,26 @@ effect(() => {
   asked = requestAnimationFrame(() => {
     if (typeof now !== 'string') drawn.value = now;
   });
+});
+
+/** The prices that the waterfall takes apart, and whose they are; they follow when the sliders rest. */
+export const takenApart = signal<{ readonly of: Evaluation; readonly costs: CostsBySet } | null>(null);
+
+const REST_MS = 80;
+
+let resting: ReturnType<typeof setTimeout> | undefined;
+effect(() => {
+  const now = evaluated.value;
+  clearTimeout(resting);
+  if (typeof now === 'string') return;
+  const work = costsOneByOne(now);
+  const go = () => {
+    const { done, value } = work.next();
+    if (done) takenApart.value = { of: now, costs: value };
+    // Between two prices the page has its turn.
+    else resting = setTimeout(go);
+  };
+  resting = setTimeout(go, takenApart.peek() ? REST_MS : 0);
 });
 
 const WRITE_DELAY_MS = 150;

@@ -1,7 +1,8 @@
 /** How the waterfall is told: which price, and in which order its steps come. */
+import type { Technique } from '../../src/economics/explanation.ts';
 import type { Evaluation } from './evaluation.ts';
 import { nameOf } from './figures/why-cheap.ts';
-import { readOrder, START, type Technique } from './scenario.ts';
+import { readOrder, START } from './scenario.ts';
 import { change } from './state.ts';
 import { techniquesOf } from './techniques.ts';
 
@@ -52,6 +53,7 @@ export function Telling({ now }: { now: Evaluation }) {
             ))}
         </ol>
       )}
+      {steps && <p class="hint">A step moves forward when pressed.</p>}
     </div>
   );
 }

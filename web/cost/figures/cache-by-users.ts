@@ -1,4 +1,5 @@
 /** How many users the memory beside the weights has room for, with this model's attention and with others. */
+import type { Architecture } from '../../../src/economics/architecture.ts';
 import { cacheBytes, withAttention } from '../../../src/economics/counts.ts';
 import { USABLE_MEMORY, weightsPerDevice } from '../../../src/economics/deployment.ts';
 import { base, line, rules, xAxis, yAxis } from '../chart-style.ts';
@@ -13,13 +14,15 @@ export function cacheByUsers({ architecture, plan, serving }: Evaluation): Figur
   const { context } = serving.decode;
   const weights = weightsPerDevice(architecture, plan.decode);
   const room = devices * (machine.memory * USABLE_MEMORY - weights);
-  const own = architecture.attention.kind === 'mla' ? 'MLA' : 'its own';
+  const own = ownName(architecture);
   const kinds = [
     { name: own, perToken: cacheBytes(architecture, cache) },
     { name: 'MQA', perToken: cacheBytes(withAttention(architecture, 'mqa'), cache) },
     { name: 'GQA-8', perToken: cacheBytes(withAttention(architecture, 'gqa8'), cache) },
     { name: 'MHA', perToken: cacheBytes(withAttention(architecture, 'mha'), cache) },
   ];
+  // Its own attention may be one of the others.
+  const shown = kinds.filter(({ name }, i) => i === 0 || name !== own);
   const users = (perToken: number) => room / (perToken * context);
   const [mine, , , multiHead] = kinds as [(typeof kinds)[0], unknown, unknown, (typeof kinds)[0]];
   const most = users(mine.perToken) * 1.15;
@@ -31,7 +34,7 @@ export function cacheByUsers({ architecture, plan, serving }: Evaluation): Figur
     says: `${devices === 1 ? 'One device has' : `${devices} devices have`} ${bytes(room)} left beside the weights: ${count(users(mine.perToken))} users at ${count(context)} tokens each, where multi-head attention would hold ${digits(users(multiHead.perToken))}.`,
     rows: counts.map((n) => ({
       users: n,
-      ...Object.fromEntries(kinds.map(({ name, perToken }) => [`${name}, bytes`, n * context * perToken])),
+      ...Object.fromEntries(shown.map(({ name, perToken }) => [`${name}, bytes`, n * context * perToken])),
       'room, bytes': room,
     })),
     workings: [
@@ -62,7 +65,7 @@ export function cacheByUsers({ architecture, plan, serving }: Evaluation): Figur
       grid: { left: 8, right: 64, top: 34, bottom: 30, containLabel: true },
       xAxis: xAxis(style, { name: 'users at once', type: 'value', format: count, max: most }),
       yAxis: yAxis(style, { name: 'cache', type: 'value', format: bytes, max: top }),
-      series: kinds.map(({ name, perToken }, i) => ({
+      series: shown.map(({ name, perToken }, i) => ({
         ...line(style, i as 0 | 1 | 2 | 3, name, [
           [0, 0],
           [Math.min(most, top / (perToken * context)), Math.min(most * perToken * context, top)],
@@ -81,4 +84,10 @@ export function cacheByUsers({ architecture, plan, serving }: Evaluation): Figur
       return `${layers} × 2 × ${attention.kvHeads} × ${attention.headDim} × ${perValue}`;
     return '';
   }
+}
+
+function ownName({ attention }: Architecture): string {
+  if (attention.kind !== 'grouped') return 'MLA';
+  if (attention.kvHeads === attention.heads) return 'MHA';
+  return attention.kvHeads === 1 ? 'MQA' : `GQA-${attention.kvHeads}`;
 }

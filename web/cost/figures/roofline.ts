@@ -96,7 +96,7 @@ export function roofline({ architecture: a, plan, serving, scenario }: Evaluatio
           silent: true,
           lineStyle: { color: style.soft, width: 2 },
           markLine: rules(style, [
-            { xAxis: ridge, label: 'peak reached' },
+            { xAxis: ridge, label: 'peak reached', after: true },
             { xAxis: attention, label: 'attention core', low: true },
           ]),
         },

@@ -1,12 +1,13 @@
 /** From a dense multi-head model of the same size in BF16 to the scenario, one technique after the other. */
 import { countParameters } from '../../../src/economics/counts.ts';
-import { DeploymentError } from '../../../src/economics/deployment.ts';
+import type { Technique } from '../../../src/economics/explanation.ts';
+import { shapley } from '../../../src/economics/shapley.ts';
 import { base, xAxis } from '../chart-style.ts';
 import type { Evaluation } from '../evaluation.ts';
 import type { Figure } from '../figure.ts';
 import { digits, dollarMark, dollars } from '../format.ts';
-import { readOrder, type Technique } from '../scenario.ts';
-import { priceWith, shapley, techniquesOf } from '../techniques.ts';
+import { readOrder } from '../scenario.ts';
+import { type CostsBySet, keyOf, techniquesOf } from '../techniques.ts';
 
 interface Step {
   readonly name: string;
@@ -18,52 +19,57 @@ export function nameOf(technique: Technique, { architecture }: Evaluation): stri
   const { attention } = architecture;
   return {
     experts: 'sparse experts',
-    attention: attention.kind === 'mla' ? 'MLA' : 'grouped heads',
+    mla: attention.kind === 'mla' ? 'MLA' : 'grouped heads',
     fp8: 'FP8',
-    spread: 'spread experts',
-    drafts: 'drafting (MTP)',
-    prefixes: 'prefix cache',
+    wide: 'spread experts',
+    mtp: 'drafting (MTP)',
+    caching: 'prefix cache',
   }[technique];
 }
 
-export function whyCheap(evaluation: Evaluation): Figure {
+/** @param costs of the sets of techniques that the scenario's order needs */
+export function whyCheap(evaluation: Evaluation, costs: CostsBySet): Figure {
   const { measure } = evaluation.scenario;
   const order = readOrder(evaluation.scenario.order);
   const used = techniquesOf(evaluation);
-  const end = evaluation.serving.usd[measure];
-  const told = tell();
-  const { start, steps } = typeof told === 'string' ? { start: end, steps: [] } : told;
+  const price = (on: readonly Technique[]) => costs.get(keyOf(on))?.[measure] ?? null;
+  const start = price([]);
+  const end = price(used) ?? evaluation.serving.usd[measure];
+  const steps = start === null ? [] : order ? inOrder(start) : orderFree(start);
   const largest = steps.reduce(
     (a, b) => (b.from / b.to > a.from / a.to ? b : a),
     steps[0] ?? { name: '', from: 1, to: 1 },
   );
   const rows = [
-    { name: 'dense, MHA, BF16', from: start, to: start, whole: true },
+    { name: 'dense, MHA, BF16', from: start ?? end, to: start ?? end, whole: true },
     ...steps.map((step) => ({ ...step, whole: false })),
-    { name: 'as served', from: end, to: end, whole: true },
+    { name: 'all together', from: end, to: end, whole: true },
   ];
   return {
     id: 'why-cheap',
     title: 'Why it is cheap',
     says:
-      typeof told === 'string'
-        ? `There is no price to begin from, a dense multi-head model in BF16: ${told}.`
+      start === null
+        ? 'There is no price to begin from: a dense multi-head model of this size in BF16 does not fit this machine.'
         : steps.length === 0
           ? 'This is a dense multi-head model in BF16: nothing makes it cheaper.'
-          : `An ${measure} token costs ${digits(start / end)} times less than one of a dense multi-head model of the same ${digits(size(evaluation))} billion parameters in BF16. Most of it comes from ${largest.name}: ${digits(largest.from / largest.to)} times.`,
+          : `An ${measure} token costs ${digits((start ?? end) / end)} times less than one of a dense multi-head model of the same ${digits(size(evaluation))} billion parameters in BF16. Most of it comes from ${largest.name}: ${digits(largest.from / largest.to)} times. Each step is on the number of devices that serves it cheapest; the plan above comes to ${dollars(evaluation.serving.usd[measure])}.`,
     rows: rows.map(({ name, from, to }) => ({ step: name, 'USD before': from, 'USD after': to, factor: from / to })),
     workings: [
-      ...steps.map(({ name, from, to }) => ({
-        what: name.charAt(0).toUpperCase() + name.slice(1),
-        formula: order ? 'price before ÷ price with it' : 'the mean over all orders, as a factor',
-        values: `${dollars(from)} ÷ ${dollars(to)}`,
-        result: `${digits(from / to)} times cheaper`,
-      })),
+      ...steps.map(({ name, from, to }) => {
+        const [above, below] = from >= to ? [from, to] : [to, from];
+        return {
+          what: name.charAt(0).toUpperCase() + name.slice(1),
+          formula: from >= to ? 'price without ÷ price with it' : 'price with it ÷ price without',
+          values: `${dollars(above)} ÷ ${dollars(below)}`,
+          result: `${digits(above / below)} times ${from >= to ? 'cheaper' : 'dearer'}`,
+        };
+      }),
       {
         what: 'Together',
         formula: 'the product of all',
         values: steps.map(({ from, to }) => digits(from / to)).join(' × ') || '1',
-        result: `${digits(start / end)} times cheaper`,
+        result: `${digits((start ?? end) / end)} times cheaper`,
       },
     ],
     chart: (style) => ({
@@ -127,38 +133,30 @@ export function whyCheap(evaluation: Evaluation): Figure {
     }),
   };
 
-  /** Or the words of what does not fit. */
-  function tell(): { start: number; steps: Step[] } | string {
-    try {
-      const start = priceWith(evaluation, new Set())[measure];
-      const steps = order
-        ? inOrder(
-            start,
-            order.filter((technique) => used.includes(technique)),
-          )
-        : orderFree(start);
-      return { start, steps };
-    } catch (error) {
-      if (error instanceof DeploymentError) return error.message;
-      throw error;
-    }
-  }
-
-  function inOrder(start: number, chosen: readonly Technique[]): Step[] {
-    const on = new Set<Technique>();
+  /** A step that no number of devices serves by itself is told together with the next one. */
+  function inOrder(start: number): Step[] {
+    const chosen = (order ?? []).filter((technique) => used.includes(technique));
+    const told: Step[] = [];
     let from = start;
-    return chosen.map((technique) => {
-      on.add(technique);
-      const step = { name: nameOf(technique, evaluation), from, to: priceWith(evaluation, on)[measure] };
-      from = step.to;
-      return step;
+    let names: string[] = [];
+    chosen.forEach((technique, i) => {
+      names.push(nameOf(technique, evaluation));
+      const to = price(chosen.slice(0, i + 1));
+      if (to === null) return;
+      told.push({ name: names.join(', '), from, to });
+      from = to;
+      names = [];
     });
+    return told;
   }
 
   function orderFree(start: number): Step[] {
+    // A set that nothing serves counts as the dearest there is: what is missing from it is what makes it possible.
+    const dearest = Math.max(...[...costs.values()].map((cost) => cost?.[measure] ?? 0));
+    const shares = shapley(used.length, (set) => -Math.log(price(used.filter((_, i) => set & (1 << i))) ?? dearest));
     let from = start;
-    return [...shapley(evaluation, used, measure)].map(([technique, factor]) => {
-      const step = { name: nameOf(technique, evaluation), from, to: from / factor };
+    return used.map((technique, i) => {
+      const step = { name: nameOf(technique, evaluation), from, to: from / Math.exp(shares[i]!) };
       from = step.to;
       return step;
     });
