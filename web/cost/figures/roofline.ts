@@ -49,7 +49,10 @@ export function roofline({ architecture: a, plan, serving, scenario }: Evaluatio
   const attention = attentionFlopPerPair(a, 'absorbed') / cacheBytes(a, d.cache);
   const roof = (intensity: number) => Math.min(peak, machine.bandwidth * intensity);
   const span = geometric(1, Math.max(ridge * 8, now.intensity * 3, attention * 2), 40);
-  const side = now.intensity < ridge ? 'memory holds it back' : 'arithmetic holds it back';
+  const side =
+    now.intensity < ridge
+      ? 'reading memory takes longer than the arithmetic'
+      : 'the arithmetic takes longer than reading memory';
   return {
     id: 'roofline',
     title: 'Under the roofline',
