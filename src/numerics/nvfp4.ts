@@ -7,24 +7,7 @@ import { E4M3_VALUES, float32ToE4m3 } from './e4m3.ts';
 export const FOUR_BLOCK = 16;
 
 /** The value of each of the 16 codes. */
-const E2M1_VALUES: Float32Array = Float32Array.of(
-  0,
-  0.5,
-  1,
-  1.5,
-  2,
-  3,
-  4,
-  6,
-  -0,
-  -0.5,
-  -1,
-  -1.5,
-  -2,
-  -3,
-  -4,
-  -6,
-);
+const E2M1_VALUES: Float32Array = Float32Array.of(0, 0.5, 1, 1.5, 2, 3, 4, 6, -0, -0.5, -1, -1.5, -2, -3, -4, -6);
 
 const E2M1_MAX = 6;
 const E4M3_MAX = 448;
