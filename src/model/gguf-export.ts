@@ -7,6 +7,7 @@ import { type GgufTensor, type GgufType, type GgufValue, quantiseQ8, writeGguf }
 import { type Checkpoint, openCheckpoint, toFloat32 } from './checkpoint.ts';
 import { type DeepSeekConfig, type DenseConfig, isMoeLayer, type ModelConfig } from './config.ts';
 import { type GgufVocabulary, ggufVocabulary } from './gguf-vocabulary.ts';
+import { ropeFrequencies } from './rope.ts';
 
 export type GgufPrecision = 'bf16' | 'q8_0';
 
@@ -54,7 +55,7 @@ function deepSeekKeys(config: DeepSeekConfig): Record<string, GgufValue> {
   const keyDim = config.qkNopeHeadDim + config.qkRopeHeadDim;
   return {
     'attention.head_count_kv': u32(1),
-    ...(config.qLoraRank === null ? {} : { 'attention.q_lora_rank': u32(config.qLoraRank) }),
+    'attention.q_lora_rank': u32(config.qLoraRank ?? 0),
     'attention.kv_lora_rank': u32(config.kvLoraRank),
     'attention.key_length': u32(config.kvLoraRank + config.qkRopeHeadDim),
     'attention.value_length': u32(config.kvLoraRank),
@@ -97,7 +98,7 @@ function ropeScalingKeys({ ropeScaling, family }: ModelConfig): Record<string, G
         ...(family === 'deepseek' ? { 'rope.scaling.yarn_log_multiplier': f32(0.1 * ropeScaling.mscaleAllDim) } : {}),
       };
     case 'llama3':
-      throw new Error('rope scaling "llama3" is not exported to GGUF yet');
+      return {}; // its bands are a tensor, rope_freqs
   }
 }
 
@@ -119,6 +120,15 @@ function tensorsOf(checkpoint: Checkpoint, precision: GgufPrecision): GgufTensor
 
   copy('token_embd.weight', 'model.embed_tokens.weight');
   vector('output_norm.weight', 'model.norm.weight');
+  if (config.family === 'dense' && config.ropeScaling.type === 'llama3') {
+    const { inverseFrequencies } = ropeFrequencies(config);
+    // what each frequency is divided by
+    const divisors = Float32Array.from(
+      inverseFrequencies,
+      (frequency, i) => config.ropeTheta ** ((-2 * i) / config.headDim) / frequency,
+    );
+    put('rope_freqs.weight', 'F32', [divisors.length], () => divisors);
+  }
   if (checkpoint.has('lm_head.weight')) copy('output.weight', 'lm_head.weight');
   for (let i = 0; i < config.numHiddenLayers; i++) {
     const from = `model.layers.${i}`;

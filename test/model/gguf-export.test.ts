@@ -65,6 +65,25 @@ test('a DeepSeek checkpoint has its tensors under llama.cpp’s names, values ke
   expect(values('blk.0.attn_v_b.weight').subarray(32 * 64, 64 * 64)).toEqual(kvB.subarray((64 + 32) * 64, 128 * 64));
 });
 
+test('the bands of Llama 3 are a tensor that the frequencies are divided by', async () => {
+  const source = 'test/fixtures/golden/llama-tiny';
+  const { values } = await exported(source, 'bf16');
+  const {
+    rope_theta: theta,
+    rope_scaling: scaling,
+    head_dim: dim,
+  } = JSON.parse(readFileSync(`${source}/config.json`, 'utf8'));
+  const divisors = [...values('rope_freqs.weight')];
+  expect(divisors).toHaveLength(dim / 2);
+  divisors.forEach((divisor, i) => {
+    const wavelength = 2 * Math.PI * theta ** ((2 * i) / dim);
+    const trained = scaling.original_max_position_embeddings;
+    if (wavelength < trained / scaling.high_freq_factor) expect(divisor).toBeCloseTo(1, 6);
+    else if (wavelength > trained / scaling.low_freq_factor) expect(divisor).toBeCloseTo(scaling.factor, 5);
+    else expect(divisor).toBeGreaterThan(1);
+  });
+});
+
 test('Q8_0 keeps every value within half a step of its block', async () => {
   const values = Float32Array.from(noise(32 * 40, 3), (v, i) => v * 10 ** ((i % 7) - 3));
   const packed = quantiseQ8(values);
