@@ -68,11 +68,9 @@ test('a DeepSeek checkpoint has its tensors under llama.cpp’s names, values ke
 test('the bands of Llama 3 are a tensor that the frequencies are divided by', async () => {
   const source = 'test/fixtures/golden/llama-tiny';
   const { values } = await exported(source, 'bf16');
-  const {
-    rope_theta: theta,
-    rope_scaling: scaling,
-    head_dim: dim,
-  } = JSON.parse(readFileSync(`${source}/config.json`, 'utf8'));
+  const config = JSON.parse(readFileSync(`${source}/config.json`, 'utf8'));
+  const { rope_theta: theta, rope_scaling: scaling } = config;
+  const dim = config.hidden_size / config.num_attention_heads;
   const divisors = [...values('rope_freqs.weight')];
   expect(divisors).toHaveLength(dim / 2);
   divisors.forEach((divisor, i) => {
