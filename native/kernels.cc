@@ -32,12 +32,15 @@ namespace FARTHING_ISA {
 #include "kernels/outer.h"
 //
 #include "kernels/draw.h"
+#include "kernels/fp8.h"
 #include "kernels/linear.h"
+//
+#include "kernels/fp8_product.h"
 #include "kernels/loss.h"
 #include "kernels/measure.h"
 #include "kernels/optimizer.h"
 
-static const KernelEntry table[] = {ATTENTION_KERNELS DRAW_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS LINEAR_KERNELS
+static const KernelEntry table[] = {ATTENTION_KERNELS DRAW_KERNELS ELEMENTWISE_KERNELS EXPERT_KERNELS FP8_KERNELS LINEAR_KERNELS
                                         LOSS_KERNELS MEASURE_KERNELS OPTIMIZER_KERNELS PACK_KERNELS{nullptr, nullptr}};
 }  // namespace FARTHING_ISA
 

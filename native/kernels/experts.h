@@ -132,47 +132,72 @@ static void group_by_expert(const Op& op, const Context& ctx) {
   });
 }
 
-// A token's part of the batch-wise balance loss, Σ_e load_e · share_e: loads of the batch over their mean, shares of
-// the token's affinities. Loads are counts and carry no gradient.
-// [loss] <- [logits, offsets]; with seeds, [dLogits] += [seeds, logits, offsets]
+// A token's part of the balance loss of its window, Σ_e load_e · share_e: loads of the window over their mean, shares of
+// the token's affinities (DeepSeek-V3 report eq. 17–20). Loads are counts and carry no gradient.
+// [loss] <- [logits, experts]; with seeds, [dLogits] += [seeds, logits, experts]; scalars: sigmoid, rows of a window or 0
 struct BalanceLoss {
-  const View &logits, &offsets;
+  const View &logits, &chosen;
   const int experts;
   const bool sigmoid_scores;
   float *shares, *loads, affinity_sum = 1, loss = 0;
 
-  BalanceLoss(const Op& op, const Context& ctx, const View& logits, const View& offsets)
-      : logits(logits), offsets(offsets), experts(logits.cols), sigmoid_scores(op.scalars[0] != 0),
-        shares(ctx.local<float>(2 * experts)), loads(shares + experts) {
-    const int32_t* start = offsets.i32();
-    for (int e = 0; e < experts; ++e)
-      loads[e] = static_cast<float>(start[e + 1] - start[e]) * experts / static_cast<float>(start[experts]);
-  }
+  BalanceLoss(const Op& op, const Context& ctx, const View& logits, const View& chosen)
+      : logits(logits), chosen(chosen), experts(logits.cols), sigmoid_scores(op.scalars[0] != 0),
+        shares(ctx.local<float>(2 * experts)), loads(shares + experts) {}
+
   void of_row(int64_t r) {
     affinities(logits.f32(r), experts, sigmoid_scores, shares);
     affinity_sum = 1e-20f, loss = 0;
     for (int e = 0; e < experts; ++e) affinity_sum += shares[e];
     for (int e = 0; e < experts; ++e) loss += loads[e] * (shares[e] /= affinity_sum);
   }
+
+  // Calls body(row) for every row, windows being work items.
+  template <class Body>
+  void each(const Op& op, const Context& ctx, Body body) {
+    const int64_t rows = ctx.rows(logits), window = op.scalars[1] > 0 ? static_cast<int64_t>(op.scalars[1]) : rows;
+    ctx.parallel(op, window ? (rows + window - 1) / window : 0, 1, [&](int64_t item, int64_t) {
+      const int64_t first = item * window, last = first + window < rows ? first + window : rows;
+      for (int e = 0; e < experts; ++e) loads[e] = 0;
+      for (int64_t r = first; r < last; ++r)
+        for (int k = 0; k < chosen.cols; ++k) loads[chosen.i32(r)[k]] += 1;
+      for (int e = 0; e < experts; ++e) loads[e] *= static_cast<float>(experts) / static_cast<float>((last - first) * chosen.cols);
+      for (int64_t r = first; r < last; ++r) {
+        of_row(r);
+        body(r);
+      }
+    });
+  }
 };
 
 static void balance_loss(const Op& op, const Context& ctx) {
   BalanceLoss balance(op, ctx, op.views[1], op.views[2]);
-  each_row(op, ctx, op.views[0], [&](int64_t r) {
-    balance.of_row(r);
-    *op.views[0].f32(r) = balance.loss;
-  });
+  balance.each(op, ctx, [&](int64_t r) { *op.views[0].f32(r) = balance.loss; });
 }
 
 static void balance_loss_backward(const Op& op, const Context& ctx) {
   BalanceLoss balance(op, ctx, op.views[2], op.views[3]);
-  each_row(op, ctx, op.views[0], [&](int64_t r) {
-    balance.of_row(r);
+  balance.each(op, ctx, [&](int64_t r) {
     const float seed = *op.views[1].f32(r);
     for (int e = 0; e < balance.experts; ++e) {
       const float share = balance.shares[e], slope = balance.sigmoid_scores ? 1 - share * balance.affinity_sum : 1;
       op.views[0].f32(r)[e] += seed * share * slope * (balance.loads[e] - balance.loss);
     }
+  });
+}
+
+// [entropy] <- [logits], scalars: sigmoid. −Σ share · ln share of a token's affinities, in nats
+static void router_entropy(const Op& op, const Context& ctx) {
+  const View &entropy = op.views[0], &logits = op.views[1];
+  const int experts = logits.cols;
+  float* scores = ctx.local<float>(experts);
+  each_row(op, ctx, logits, [&](int64_t r) {
+    affinities(logits.f32(r), experts, op.scalars[0] != 0, scores);
+    float total = 1e-20f, sum = 0;
+    for (int e = 0; e < experts; ++e) total += scores[e];
+    for (int e = 0; e < experts; ++e)
+      if (scores[e] > 0) sum -= scores[e] / total * std::log(scores[e] / total);
+    *entropy.f32(r) = sum;
   });
 }
 
@@ -229,5 +254,6 @@ static void scatter_slots(const Op& op, const Context& ctx) {
 #define EXPERT_KERNELS                                                                                  \
   {"route_tokens", route_tokens}, {"route_tokens_backward", route_tokens_backward},                     \
       {"balance_loss", balance_loss}, {"balance_loss_backward", balance_loss_backward},                 \
+      {"router_entropy", router_entropy},                                                               \
       {"group_by_expert", group_by_expert}, {"combine_experts", combine_experts},                       \
       {"combine_experts_backward", combine_experts_backward}, {"scatter_slots", scatter_slots},

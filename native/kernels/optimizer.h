@@ -25,7 +25,21 @@ static void sum_squares(const Op& op, const Context& ctx) {
   });
 }
 
-// [param, m, v] updated from [grad, control f32 [1, 8]] (Loshchilov & Hutter, Decoupled Weight Decay, alg. 2);
+static inline Vec load_bf16_up_to(const uint16_t* p, int lanes) {
+  if (lanes == kLanes) return load_bf16(p);
+  uint16_t padded[kLanes] = {};
+  memcpy(padded, p, lanes * sizeof *p);
+  return load_bf16(padded);
+}
+static inline void store_bf16_up_to(uint16_t* p, Vec v, int lanes) {
+  if (lanes == kLanes) return store_bf16(p, v);
+  uint16_t all[kLanes];
+  store_bf16(all, v);
+  memcpy(p, all, lanes * sizeof *p);
+}
+
+// [param f32, m bf16, v bf16] updated from [grad, control f32 [1, 8]] (Loshchilov & Hutter, Decoupled Weight Decay,
+// alg. 2); moments are kept in BF16 (DeepSeek-V3 report §3.3.3), a step is made of what they were before rounding;
 // control: lr, beta1, beta2, eps, weightDecay, 1 − beta1^t, 1 − beta2^t, factor on the gradient
 static void adamw(const Op& op, const Context& ctx) {
   const View &param = op.views[0], &first_moment = op.views[1], &second_moment = op.views[2], &gradient = op.views[3];
@@ -37,14 +51,15 @@ static void adamw(const Op& op, const Context& ctx) {
   constexpr int64_t kPiece = 1 << 13;
   const int64_t size = flat_size(param, ctx);
   ctx.parallel(op, size, kPiece, [&](int64_t first, int64_t last) {
-    float *p = param.f32() + first, *m = first_moment.f32() + first, *v = second_moment.f32() + first;
+    float* p = param.f32() + first;
+    uint16_t *m = first_moment.bf16() + first, *v = second_moment.bf16() + first;
     const float* grad = gradient.f32() + first;
     each_vec(0, static_cast<int>(last - first), [&](int c, int lanes) {
       const Vec g = mul(load_up_to(grad + c, lanes), grad_scale);
-      const Vec mean = fma(beta1s, load_up_to(m + c, lanes), mul(rest1, g));
-      const Vec square = fma(beta2s, load_up_to(v + c, lanes), mul(mul(rest2, g), g));
-      store_up_to(m + c, mean, lanes);
-      store_up_to(v + c, square, lanes);
+      const Vec mean = fma(beta1s, load_bf16_up_to(m + c, lanes), mul(rest1, g));
+      const Vec square = fma(beta2s, load_bf16_up_to(v + c, lanes), mul(mul(rest2, g), g));
+      store_bf16_up_to(m + c, mean, lanes);
+      store_bf16_up_to(v + c, square, lanes);
       const Vec size_of_step = div(mul(step, mean), add(sqrt(mul(square, correction)), eps));
       store_up_to(p + c, sub(mul(keep, load_up_to(p + c, lanes)), size_of_step), lanes);
     });

@@ -2,6 +2,7 @@
  * A computation as plain data: tensors, and the list of operations over them in execution order.
  * The model writes it once (model/), autograd extends it (train/), compile.ts hands it to the native backend.
  */
+import type { Fp8 } from './fp8-ops.ts';
 
 /** Lengths known only when a program runs: tokens in the step, rows that need logits, sequences in the step. */
 export const AXES = ['token', 'logit', 'sequence'] as const;
@@ -68,10 +69,12 @@ export type Compute = 'f32' | 'fast';
 export interface Graph {
   readonly ops: Op[];
   readonly compute: Compute;
+  /** Of FP8 training: products with packed_fp8 weights quantise their activations too. */
+  readonly fp8: Fp8 | null;
 }
 
-export function createGraph(compute: Compute): Graph {
-  return { ops: [], compute };
+export function createGraph(compute: Compute, fp8: Fp8 | null = null): Graph {
+  return { ops: [], compute, fp8 };
 }
 
 export function rowsOf(axis: Axis | null, times = 1): Rows {

@@ -3,6 +3,7 @@
  * Shapes: R is a tensor's rows (a multiple of the token axis), k, n, d are columns. All activations are f32.
  * The kernels are in native/kernels/; the order of views is `writes` then `reads` as listed here.
  */
+import { type Fp8, quantise } from './fp8-ops.ts';
 import { type Compute, type Graph, type Rows, rowsOf, type Tensor, temp } from './graph.ts';
 
 function append(
@@ -56,8 +57,19 @@ export function linear(
 ): Tensor {
   expectCols('input of the product', x, weight.cols);
   const out = temp(x.storage.rows, weight.storage.rows.times);
+  const fp8 = fp8Of(graph, weight);
+  if (fp8) {
+    const { codes, scales } = quantise(graph, fp8, x, 'input', weight);
+    append(graph, 'fp8_linear', [out], [codes, scales, weight, bias], [0]);
+    fp8.products.set(out, weight);
+    return out;
+  }
   append(graph, 'linear', [out], [x, weight, bias], [compute === 'fast' ? 1 : 0, 0]);
   return out;
+}
+
+function fp8Of(graph: Graph, weight: Tensor): Fp8 | null {
+  return weight.storage.dtype === 'packed_fp8' ? graph.fp8 : null;
 }
 
 export interface RopeLayout {
@@ -90,11 +102,15 @@ export function rope(graph: Graph, x: Tensor, positions: Tensor, frequencies: Te
   return out;
 }
 
-/** silu(gate) · up (SwiGLU). f32 [R, n] each. */
+/** silu(gate) · up (SwiGLU). f32 [R, n] each. FP8 training keeps both as tiles for the backward pass (V3 report §3.3.3). */
 export function siluMul(graph: Graph, gate: Tensor, up: Tensor): Tensor {
   expectCols('up', up, gate.cols);
   const out = temp(gate.storage.rows, gate.cols);
   append(graph, 'silu_mul', [out], [gate, up]);
+  for (const x of [gate, up]) {
+    const weight = graph.fp8?.products.get(x);
+    if (graph.fp8 && weight) quantise(graph, graph.fp8, x, 'output', weight);
+  }
   return out;
 }
 
@@ -176,14 +192,28 @@ export function groupByExpert(graph: Graph, experts: Tensor, expertCount: number
 }
 
 /**
- * Each token's part of the auxiliary balance loss over the whole batch (Shazeer et al. 2017, GShard §2.2, Switch
- * Transformer eq. 4; with the normalised affinities of DeepSeek-V3 report eq. 17–20): Σ_e f_e · p_e, f_e being the
- * expert's load over the mean load and p_e the token's affinity over the sum of its affinities. 1 when balanced.
- * @param logits f32 [R, experts] of the router  @param plan of the same routing  @returns f32 [R, 1]
+ * Each token's part of the auxiliary balance loss of its window (DeepSeek-V3 report eq. 17–20 for a window of one
+ * sequence; GShard §2.2 and Switch Transformer eq. 4 for the whole batch): Σ_e f_e · p_e, f_e being the expert's load
+ * over the mean load and p_e the token's affinity over the sum of its affinities. 1 when balanced.
+ * @param logits f32 [R, experts] of the router  @param experts i32 [R, topK] of the same routing
+ * @param window rows of a sequence, or 0 for all rows  @returns f32 [R, 1]
  */
-export function balanceLoss(graph: Graph, logits: Tensor, plan: ExpertPlan, scoring: Routing['scoring']): Tensor {
+export function balanceLoss(
+  graph: Graph,
+  logits: Tensor,
+  experts: Tensor,
+  scoring: Routing['scoring'],
+  window: number,
+): Tensor {
   const out = temp(logits.storage.rows, 1);
-  append(graph, 'balance_loss', [out], [logits, plan.offsets], [scoring === 'sigmoid' ? 1 : 0]);
+  append(graph, 'balance_loss', [out], [logits, experts], [scoring === 'sigmoid' ? 1 : 0, window]);
+  return out;
+}
+
+/** −Σ p · ln p of each token's affinities over their sum, in nats. @param logits f32 [R, experts]  @returns f32 [R, 1] */
+export function routerEntropy(graph: Graph, logits: Tensor, scoring: Routing['scoring']): Tensor {
+  const out = temp(logits.storage.rows, 1);
+  append(graph, 'router_entropy', [out], [logits], [scoring === 'sigmoid' ? 1 : 0]);
   return out;
 }
 
@@ -203,6 +233,14 @@ export function expertLinear(
   const first = weights[0]!;
   expectCols('input of the experts', x, first.cols);
   const out = temp(plan.order.storage.rows, first.storage.rows.times);
+  const fp8 = fp8Of(graph, first);
+  if (fp8) {
+    const { codes, scales } = quantise(graph, fp8, x, 'input', first);
+    const reads = [codes, scales, plan.order, plan.offsets, ...weights];
+    append(graph, 'fp8_expert_linear', [out], reads, [gather ? plan.topK : 0, 0]);
+    fp8.products.set(out, first);
+    return out;
+  }
   const flags = [graph.compute === 'fast' ? 1 : 0, gather ? plan.topK : 0, 0];
   append(graph, 'expert_linear', [out], [x, plan.order, plan.offsets, ...weights], flags);
   return out;
@@ -382,6 +420,7 @@ export function causalAttention(
   const rows: Rows = queries.storage.rows;
   const out = temp(rows, heads * vDim);
   const logSums = temp(rows, heads);
+  graph.fp8?.kept.add(out);
   append(
     graph,
     'causal_attention',

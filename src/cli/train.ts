@@ -1,9 +1,9 @@
 /** `farthing train`: trains a model as a TOML file says. */
 import path from 'node:path';
 import { Command } from 'commander';
-import type { RunPlan, RunReport } from '../train/configured-run.ts';
+import type { AnnouncedRun, RunReport } from '../train/configured-run.ts';
 import { examples, threadsOption } from './arguments.ts';
-import { count, duration } from './quantities.ts';
+import { bytes, count, duration } from './quantities.ts';
 
 interface Options {
   readonly config: string;
@@ -33,7 +33,7 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
   const { runConfig } = await import('../train/configured-run.ts');
   const { default: logUpdate } = await import('log-update');
   const { steps } = config.schedule;
-  const onPlan = (plan: RunPlan) => {
+  const onPlan = (plan: AnnouncedRun) => {
     if (json) return;
     console.log(describePlan(plan));
     console.log(
@@ -68,10 +68,19 @@ async function run({ config: file, resume, threads, json }: Options): Promise<vo
   } else if (!json) console.log(`${config.run.folder}: model/ holds the model, loss.svg its curve`);
 }
 
-function describePlan({ steps, parameters, trainingTokens, tokensPerStep, validationBatches }: RunPlan): string {
+function describePlan({
+  steps,
+  parameters,
+  trainingTokens,
+  tokensPerStep,
+  validationBatches,
+  memory,
+}: AnnouncedRun): string {
+  const perParameter = (total: number) => (total / parameters).toFixed(1);
   const epochs = (steps * tokensPerStep) / trainingTokens;
   return [
     `${count(parameters)} parameters`,
+    `memory: weights ${bytes(memory.weights)} (${perParameter(memory.weights)} bytes a parameter), optimizer ${bytes(memory.optimizer)} (${perParameter(memory.optimizer)}), activations ${bytes(memory.activations)} (${bytes(memory.activations / memory.rows)} a token)`,
     `${count(trainingTokens)} tokens, read ${epochs.toFixed(1)} times in ${steps} steps of ${tokensPerStep}`,
     validationBatches > 0
       ? `${validationBatches} validation batch${validationBatches > 1 ? 'es' : ''}`

@@ -112,6 +112,7 @@ function configOf(settings: AblationSettings, variant: Variant, seed: number): T
       sequence: SEQUENCE,
       batch_tokens: BATCH_TOKENS,
       accumulate: 1,
+      batch_warmup_steps: 0,
       seed,
     },
     optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1, precision: variant.precision },
@@ -127,6 +128,7 @@ function configOf(settings: AblationSettings, variant: Variant, seed: number): T
       mtp_weight: variant.mtpWeight,
       balance_rate: variant.balanceRate,
       balance_loss: variant.balanceWeight,
+      sequence_balance_loss: 0,
     },
     run: {
       folder: runFolder({ ...settings, folder }, variant.name, seed),

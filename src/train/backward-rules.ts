@@ -1,4 +1,5 @@
 /** For each operation of backend/ops.ts, the ops that carry its gradient back. Views are in the order of the op. */
+import { quantise, restored } from '../backend/fp8-ops.ts';
 import { columns, type Op, rowsOf, type Tensor, temp } from '../backend/graph.ts';
 import type { Backward } from './autograd.ts';
 
@@ -41,6 +42,45 @@ const linear: Rule = (op, backward) => {
   if (bias) backward.append('column_sums', [backward.parameter(bias).gradient], [dy]);
 };
 
+/** Gradients of the input from dy in tiles along its columns; of the weight from tiles along the tokens (V3 report §3.3.2). */
+const fp8Linear: Rule = (op, backward) => {
+  const [weight, bias] = [read(op, 2), op.reads[3]];
+  const { gradient, transposed } = backward.parameter(weight);
+  const { dy, tiles, x, cached, powersOfTwo } = fp8Operands(op, backward, weight);
+  backward.append('fp8_linear', [backward.into(x)], [tiles.codes, tiles.scales, present(op, transposed), null], [1]);
+  backward.append('fp8_outer', [gradient], [dy, ...cached], [powersOfTwo]);
+  if (bias) backward.append('column_sums', [backward.parameter(bias).gradient], [dy]);
+};
+
+const fp8ExpertLinear: Rule = (op, backward) => {
+  const [order, offsets] = [read(op, 2), read(op, 3)];
+  const weights = op.reads.slice(4).map((weight) => backward.parameter(present(op, weight)));
+  const [gatherTopK = 0] = op.scalars;
+  const { dy, tiles, x, cached, powersOfTwo } = fp8Operands(op, backward, read(op, 4));
+  const reads = [tiles.codes, tiles.scales, order, offsets, ...weights.map(({ transposed }) => transposed)];
+  if (gatherTopK === 0) {
+    backward.append('fp8_expert_linear', [backward.into(x)], reads, [0, 1]);
+  } else {
+    const dSorted = temp(order.storage.rows, x.cols);
+    const place = written(backward.writerOf(order), 1);
+    backward.append('fp8_expert_linear', [dSorted], reads, [0, 0]);
+    backward.append('scatter_slots', [backward.into(x)], [dSorted, place]);
+  }
+  const gradients = weights.map(({ gradient }) => gradient);
+  const scalars = [powersOfTwo, gatherTopK, weights.length];
+  backward.append('fp8_expert_outer', gradients, [dy, ...cached, order, offsets], scalars);
+};
+
+function fp8Operands(op: Op, backward: Backward, weight: Tensor) {
+  const { graph } = backward;
+  if (!graph.fp8) throw new Error(`"${op.kernel}" in a graph without FP8`);
+  const dy = incoming(op, backward);
+  const x = read(backward.writerOf(read(op, 0)), 0);
+  const cached = graph.fp8.kept.has(x) ? [x, null] : [read(op, 0), read(op, 1)];
+  const tiles = quantise(graph, graph.fp8, dy, 'gradient of the output', weight);
+  return { dy, tiles, x, cached, powersOfTwo: graph.fp8.powersOfTwo ? 1 : 0 };
+}
+
 const rope: Rule = (op, backward) => {
   const [x, positions, frequencies] = [read(op, 0), read(op, 1), read(op, 2)];
   const turned = temp(x.storage.rows, x.cols);
@@ -51,7 +91,8 @@ const rope: Rule = (op, backward) => {
 
 const siluMul: Rule = (op, backward) => {
   const [gate, up] = [read(op, 0), read(op, 1)];
-  backward.append('silu_mul_backward', [backward.into(gate), backward.into(up)], [incoming(op, backward), gate, up]);
+  const values = [gate, up].map((x) => restored(backward.graph, x));
+  backward.append('silu_mul_backward', [backward.into(gate), backward.into(up)], [incoming(op, backward), ...values]);
 };
 
 const add: Rule = (op, backward) => {
@@ -80,8 +121,8 @@ const routeTokens: Rule = (op, backward) => {
 };
 
 const balanceLoss: Rule = (op, backward) => {
-  const [logits, offsets] = [read(op, 0), read(op, 1)];
-  const reads = [incoming(op, backward), logits, offsets];
+  const [logits, experts] = [read(op, 0), read(op, 1)];
+  const reads = [incoming(op, backward), logits, experts];
   backward.append('balance_loss_backward', [backward.into(logits)], reads, [...op.scalars]);
 };
 
@@ -144,6 +185,8 @@ export const backwardRules: Readonly<Record<string, Rule>> = {
   route_tokens: routeTokens,
   balance_loss: balanceLoss,
   expert_linear: expertLinear,
+  fp8_linear: fp8Linear,
+  fp8_expert_linear: fp8ExpertLinear,
   combine_experts: combineExperts,
   causal_attention: causalAttention,
   cross_entropy: crossEntropy,

@@ -12,6 +12,7 @@ import { makeRunTokenizer, openRunTokenizer } from './run-tokenizer.ts';
 import { type SampledText, textSampler } from './sample-texts.ts';
 import { type TrainConfig, TrainConfigError } from './train-config.ts';
 import { writeModel } from './training-checkpoint.ts';
+import type { TrainingMemory } from './training-memory.ts';
 import { type RunSettings, trainModel } from './training-run.ts';
 
 export interface RunReport extends StepMetrics {
@@ -29,6 +30,8 @@ export interface RunPlan {
   readonly validationBatches: number;
 }
 
+export type AnnouncedRun = RunPlan & { readonly memory: TrainingMemory };
+
 /**
  * Runs a config to its last step. In its folder: run.json, checkpoints/, metrics.jsonl, samples.jsonl and, at the
  * end, loss.svg and model/.
@@ -39,7 +42,7 @@ export interface RunPlan {
  */
 export async function* runConfig(
   config: TrainConfig,
-  { resume, onPlan, texts }: { resume: boolean; onPlan(plan: RunPlan): void; texts?: RunTexts },
+  { resume, onPlan, texts }: { resume: boolean; onPlan(plan: AnnouncedRun): void; texts?: RunTexts },
 ): AsyncGenerator<RunReport> {
   const { model, data, run, optimizer } = config;
   const inRun = (name: string) => path.join(run.folder, name);
@@ -70,11 +73,11 @@ export async function* runConfig(
     tokensPerStep: settings.rows * settings.accumulate,
     validationBatches: validation.length,
   };
-  onPlan(plan);
   await mkdir(run.folder, { recursive: true });
   await replaceFile(inRun('run.json'), (file) => file.writeFile(`${JSON.stringify(plan)}\n`));
   const companions = ['tokenizer.json', 'tokenizer_config.json'].map((name) => path.join(tokenizerFolder, name));
-  const files = { checkpoints: inRun('checkpoints'), companions };
+  const onMemory = (memory: TrainingMemory) => onPlan({ ...plan, memory });
+  const files = { checkpoints: inRun('checkpoints'), companions, onMemory };
   let isFirst = true;
   for await (const report of trainModel(model, parameters, training, validation, settings, files)) {
     const { step, validation: nats } = report;
@@ -178,9 +181,11 @@ function settingsOf({ data, schedule, optimizer, objective, run }: TrainConfig):
     adamw: { beta1: optimizer.beta1, beta2: optimizer.beta2, eps: optimizer.eps, weightDecay: optimizer.weight_decay },
     rows: data.batch_tokens,
     accumulate: data.accumulate,
+    batchWarmupSteps: data.batch_warmup_steps,
     clip: optimizer.clip,
     mtpWeight: objective.mtp_weight,
     balanceWeight: objective.balance_loss,
+    sequenceBalance: { weight: objective.sequence_balance_loss, window: data.sequence },
     balanceRate: objective.balance_rate,
     validateEvery: run.validate_every,
     checkpointEvery: run.checkpoint_every,

@@ -1,11 +1,11 @@
 /**
- * The trainable state of a model: FP32 masters, gradients and Adam moments, each one flat array, and the packed copies
+ * The trainable state of a model: FP32 masters and gradients and BF16 Adam moments, each one flat array, and the packed copies
  * that forward and backward products read. Matrices come first (weight decay applies to them), then norms, biases and
  * the embedding table.
  */
 import { compile } from '../backend/compile.ts';
+import { createFp8, quantiseWeight } from '../backend/fp8-ops.ts';
 import {
-  type Compute,
   createGraph,
   type DType,
   type Graph,
@@ -31,10 +31,21 @@ interface Parameter {
   readonly count: number;
 }
 
-/** What products work with: FP32 operands (the reference), or BF16 ones with FP32 masters and sums. */
-export type Precision = 'fp32' | 'bf16';
+/**
+ * What products work with: FP32 operands (the reference), BF16 ones, or e4m3 ones in linear layers and experts with
+ * BF16 in the head; masters, gradients and sums are FP32 in all. `fp8-power-of-two` rounds FP8 scales up to powers of
+ * two.
+ */
+export type Precision = 'fp32' | 'bf16' | 'fp8' | 'fp8-power-of-two';
 
-export const computeOf = (precision: Precision): Compute => (precision === 'fp32' ? 'f32' : 'fast');
+const isFp8 = (precision: Precision) => precision.startsWith('fp8');
+const hasPowersOfTwo = (precision: Precision) => precision === 'fp8-power-of-two';
+
+/** A graph of the precision that `parameters` were made for. */
+export function trainingGraph({ precision }: Parameters): Graph {
+  const fp8 = isFp8(precision) ? createFp8(hasPowersOfTwo(precision)) : null;
+  return createGraph(precision === 'fp32' ? 'f32' : 'fast', fp8);
+}
 
 export interface Parameters {
   readonly precision: Precision;
@@ -44,12 +55,17 @@ export interface Parameters {
   readonly decayed: number;
   readonly master: Float32Array;
   readonly gradient: Float32Array;
-  readonly firstMoment: Float32Array;
-  readonly secondMoment: Float32Array;
+  /** BF16 (V3 report §3.3.3). */
+  readonly firstMoment: Uint16Array;
+  readonly secondMoment: Uint16Array;
   /** Selection biases of the routers, f32 [experts] by name: moved by the balancer, not by gradients. */
   readonly routerBiases: ReadonlyMap<string, Float32Array>;
   /** The weights as a forward pass asks for them. */
   readonly weights: Weights;
+  /** Of packed matrices. */
+  readonly names: ReadonlyMap<Storage, string>;
+  /** Bytes of the packed copies that have been asked for so far. */
+  packedBytes(): number;
   /** For `differentiate`. */
   readonly gradients: ReadonlyMap<Storage, ParameterGradient>;
   /** Refreshes the packed copies that have been asked for so far from the masters. */
@@ -76,7 +92,8 @@ export function createParameters(config: ModelConfig, seed: number, precision: P
     decayed ||= count;
   }
   const flat = () => new Float32Array(allocate(count * 4));
-  const [master, gradient, firstMoment, secondMoment] = [flat(), flat(), flat(), flat()] as const;
+  const half = () => new Uint16Array(allocate(count * 2));
+  const [master, gradient, firstMoment, secondMoment] = [flat(), flat(), half(), half()] as const;
   const roles = new Map(trained.map(({ name, role }) => [name, role]));
   list.forEach(({ name, at, count: size }, stream) => {
     const role = roles.get(name);
@@ -101,7 +118,15 @@ export function createParameters(config: ModelConfig, seed: number, precision: P
 
   const gradients = new Map<Storage, ParameterGradient>();
   const made = new Map<string, Tensor>();
-  const packs: ((graph: Graph) => void)[] = [];
+  const names = new Map<Storage, string>();
+  const packs: ((graph: Graph) => { flag: Tensor; name: string } | null)[] = [];
+  let packedBytes = 0;
+  const packedRoom = (n: number, k: number, dtype: DType): Tensor => {
+    const memory = region(storageBytes(dtype, n, k));
+    const scales = dtype === 'packed_fp8' ? region(Math.ceil(n / 128) * Math.ceil(k / 128) * 4) : null;
+    packedBytes += memory.byteLength + (scales?.byteLength ?? 0);
+    return resident(n, k, dtype, memory, scales);
+  };
   const once = (key: string, make: () => Tensor) => {
     const tensor = made.get(key) ?? make();
     made.set(key, tensor);
@@ -120,12 +145,18 @@ export function createParameters(config: ModelConfig, seed: number, precision: P
         const parameter = find(key);
         const source = viewOf(master, parameter);
         const [n, k] = parameter.shape as [number, number];
-        const dtype: DType = precise || precision === 'fp32' ? 'packed_f32' : 'packed_bf16';
-        const packed = resident(n, k, dtype, region(storageBytes(dtype, n, k)));
-        const transposed = resident(k, n, dtype, region(storageBytes(dtype, k, n)));
+        const kept = name === 'lm_head' ? 'packed_bf16' : 'packed_fp8';
+        const fast: DType = isFp8(precision) ? kept : 'packed_bf16';
+        const dtype: DType = precise || precision === 'fp32' ? 'packed_f32' : fast;
+        const [packed, transposed] = [packedRoom(n, k, dtype), packedRoom(k, n, dtype)];
+        names.set(packed.storage, name);
         packs.push((graph) => {
+          if (dtype === 'packed_fp8') {
+            return { name, flag: quantiseWeight(graph, hasPowersOfTwo(precision), source, packed, transposed) };
+          }
           pack(graph, source, packed);
           packTransposed(graph, source, transposed);
+          return null;
         });
         gradients.set(packed.storage, { gradient: viewOf(gradient, parameter), transposed });
         return packed;
@@ -167,13 +198,20 @@ export function createParameters(config: ModelConfig, seed: number, precision: P
     secondMoment,
     routerBiases,
     weights,
+    names,
+    packedBytes: () => packedBytes,
     gradients,
     async repack() {
       if (repackProgram?.packs !== packs.length) {
         const graph = createGraph('fast');
-        for (const each of packs) each(graph);
+        const flags = packs.map((each) => each(graph)).filter((each) => each !== null);
         const program = compile(graph, { token: 0, logit: 0, sequence: 0 });
-        repackProgram = { packs: packs.length, run: () => program.run({}) };
+        const run = async () => {
+          await program.run({});
+          const wrong = flags.find(({ flag }) => program.i32(flag)[0] !== 0);
+          if (wrong) throw new Error(`${wrong.name}.weight has a number that is not finite`);
+        };
+        repackProgram = { packs: packs.length, run };
       }
       await repackProgram.run();
     },

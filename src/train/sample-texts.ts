@@ -3,13 +3,13 @@
  * a token costs a pass over all texts, which for a few short ones is about a step of training in all.
  */
 import { compile } from '../backend/compile.ts';
-import { createGraph, own, rowsOf } from '../backend/graph.ts';
+import { own, rowsOf } from '../backend/graph.ts';
 import { selectRows } from '../backend/ops.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { forward, frequencyTable, head } from '../model/forward.ts';
 import { ropeFrequencies } from '../model/rope.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { computeOf, type Parameters } from './parameters.ts';
+import { type Parameters, trainingGraph } from './parameters.ts';
 import { randomBits } from './random.ts';
 
 export interface SampleSettings {
@@ -36,7 +36,7 @@ export function textSampler(
   const encoded = prompts.map((prompt) => promptIds(tokenizer, prompt));
   const length = Math.min(Math.max(...encoded.map((ids) => ids.length)) + tokens, config.maxPositionEmbeddings);
   const rows = prompts.length * length;
-  const graph = createGraph(computeOf(parameters.precision));
+  const graph = trainingGraph(parameters);
   const column = (count: number) => own(rowsOf(null, count), 1, 'i32');
   const [ids, positions, starts, last] = [column(rows), column(rows), column(rows), column(prompts.length)];
   const rope = ropeFrequencies(config);

@@ -29,6 +29,8 @@ const sections = z.strictObject({
       sequence: whole(8, 1 << 20).default(512),
       batch_tokens: whole(8, 1 << 24).default(4096),
       accumulate: whole(1, 4096).default(1),
+      /** Steps in which `accumulate` is reached from 1. */
+      batch_warmup_steps: whole(0, 10 ** 9).default(0),
       seed: whole(0, 2 ** 31 - 1).default(1),
     },
     'a section',
@@ -41,8 +43,8 @@ const sections = z.strictObject({
         eps: number(smallest, 1).default(1e-8),
         weight_decay: share.default(0.1),
         clip: number(smallest, 1e6).default(1),
-        /** Operands of products; masters, gradients and moments are FP32 in both. */
-        precision: oneOf(['bf16', 'fp32']).default('bf16'),
+        /** Operands of products; masters and gradients are FP32, moments BF16 in all. */
+        precision: oneOf(['bf16', 'fp32', 'fp8', 'fp8-power-of-two']).default('bf16'),
       },
       'a section',
     )
@@ -65,6 +67,8 @@ const sections = z.strictObject({
         balance_rate: share.default(0.001),
         /** α of the auxiliary balance loss over the batch; 0 for none. */
         balance_loss: number(0, 10).default(0),
+        /** α of the balance loss of each sequence (V3 report §2.1.2). */
+        sequence_balance_loss: number(0, 10).default(0),
       },
       'a section',
     )

@@ -1,5 +1,5 @@
 /**
- * Checkpoints of a run: a Hugging Face folder that can be loaded as it is, plus the FP32 state to go on from. A
+ * Checkpoints of a run: a Hugging Face folder that can be loaded as it is, plus the state to go on from. A
  * checkpoint is made aside and takes its name in one step, so what has a name is whole.
  */
 import { copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
@@ -16,7 +16,8 @@ const STATE_FILE = 'training-state.safetensors';
 const NAME = /^step-(\d{8})$/;
 /** What is being written, or removed: a kill leaves it behind, and nobody takes it for a checkpoint. */
 const ASIDE = /^\.step-\d{8}\.part$/;
-const FLAT = ['master', 'firstMoment', 'secondMoment'] as const;
+const FLAT = { master: 'F32', firstMoment: 'BF16', secondMoment: 'BF16' } as const;
+const flatKeys = Object.keys(FLAT) as (keyof typeof FLAT)[];
 const bytesOf = (array: Float32Array | Uint16Array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 /** Files beside the weights that make a folder usable: the tokenizer. */
@@ -65,9 +66,9 @@ export async function saveCheckpoint(
   const aside = path.join(folder, `.${name}.part`);
   await rm(aside, { recursive: true, force: true });
   await writeModel(aside, config, parameters, companions);
-  const state: TensorToWrite[] = FLAT.map((key) => ({
+  const state: TensorToWrite[] = flatKeys.map((key) => ({
     name: key,
-    dtype: 'F32',
+    dtype: FLAT[key],
     shape: [parameters.count],
     bytes: bytesOf(parameters[key]),
   }));
@@ -102,11 +103,12 @@ export async function resumeCheckpoint(folder: string, config: ModelConfig, para
   };
   const step = Number(metadata.step);
   if (nameOf(step) !== newest) refuse(`it is of step ${shown(metadata.step)}, expected that of its folder`);
-  const restored = [...FLAT.map((key) => [key, parameters[key]] as const), ...parameters.routerBiases];
-  const contents = restored.map(([name, into]) => {
+  const biases = [...parameters.routerBiases].map(([name, bias]) => [name, bias, 'F32'] as const);
+  const restored = [...flatKeys.map((key) => [key, parameters[key], FLAT[key]] as const), ...biases];
+  const contents = restored.map(([name, into, dtype]) => {
     const tensor = tensors.get(name) ?? refuse(`tensor "${name}" is missing`);
-    if (tensor.dtype !== 'F32' || tensor.bytes.byteLength !== into.byteLength) {
-      refuse(`tensor "${name}" is ${tensor.dtype} [${tensor.shape.join(', ')}], expected F32 [${into.length}]`);
+    if (tensor.dtype !== dtype || tensor.bytes.byteLength !== into.byteLength) {
+      refuse(`tensor "${name}" is ${tensor.dtype} [${tensor.shape.join(', ')}], expected ${dtype} [${into.length}]`);
     }
     return [into, tensor.bytes] as const;
   });

@@ -3,8 +3,9 @@ import type { ModelConfig } from '../model/config.ts';
 import { balanceExperts, loadImbalance, loadPercents } from './balance.ts';
 import type { Batch, PackedDocuments } from './packed-documents.ts';
 import type { Parameters } from './parameters.ts';
-import { learningRate, type Schedule } from './schedule.ts';
+import { learningRate, microBatches, type Schedule } from './schedule.ts';
 import { type Companions, resumeCheckpoint, saveCheckpoint } from './training-checkpoint.ts';
+import { type TrainingMemory, trainingMemory } from './training-memory.ts';
 import { type AdamW, createOptimizer, type LossProgram, lossProgram } from './training-step.ts';
 
 export interface RunSettings {
@@ -13,12 +14,16 @@ export interface RunSettings {
   /** Tokens of one micro-batch, and micro-batches in a step. */
   readonly rows: number;
   readonly accumulate: number;
+  /** Steps in which micro-batches grow from 1 to `accumulate` (V3 report §4.2: the batch size is scheduled). */
+  readonly batchWarmupSteps?: number;
   /** Gradients are scaled down to this norm. */
   readonly clip: number;
   /** λ of the MTP loss. */
   readonly mtpWeight: number;
   /** α of the auxiliary balance loss. */
   readonly balanceWeight?: number;
+  /** α of the balance loss of each sequence (V3 report eq. 17), and the tokens of a sequence. */
+  readonly sequenceBalance?: { readonly weight: number; readonly window: number };
   /** Speed of the selection biases. */
   readonly balanceRate: number;
   /** Steps between validations and between checkpoints; 0 for none. */
@@ -38,6 +43,8 @@ export interface StepReport {
   readonly imbalance: number | null;
   /** By MoE layer, each expert's load over the mean in percent. */
   readonly expertLoads?: Readonly<Record<number, readonly number[]>>;
+  /** Mean entropy of a token's affinities over experts, in nats. */
+  readonly routerEntropy?: number;
   readonly tokens: number;
   readonly seconds: number;
   /** Nats per token of the validation batches, where they were run. */
@@ -48,6 +55,8 @@ export interface RunFiles {
   /** Where checkpoints go, or null to keep none. */
   readonly checkpoints: string | null;
   readonly companions: Companions;
+  /** Told once, before the first step. */
+  readonly onMemory?: (memory: TrainingMemory) => void;
 }
 
 /**
@@ -62,25 +71,38 @@ export async function* trainModel(
   settings: RunSettings,
   files: RunFiles,
 ): AsyncGenerator<StepReport> {
-  const { schedule, rows, accumulate, mtpWeight } = settings;
-  const { balanceWeight = 0 } = settings;
-  const program = lossProgram(config, parameters, { rows, mtpWeight, balanceWeight, gradients: true });
+  const { schedule, rows, mtpWeight, balanceWeight, sequenceBalance } = settings;
+  const program = lossProgram(config, parameters, {
+    rows,
+    mtpWeight,
+    ...(balanceWeight === undefined ? {} : { balanceWeight }),
+    ...(sequenceBalance === undefined ? {} : { sequenceBalance }),
+    gradients: true,
+  });
   const validator =
     validation.length > 0 ? lossProgram(config, parameters, { rows, mtpWeight: 0, gradients: false }) : null;
   const optimizer = createOptimizer(parameters, settings.adamw);
+  files.onMemory?.(trainingMemory(parameters, validator ? [program, validator] : [program], rows));
   const done = files.checkpoints ? await resumeCheckpoint(files.checkpoints, config, parameters) : 0;
   await parameters.repack();
 
+  const batchesOf = (step: number) => microBatches(step, settings.accumulate, settings.batchWarmupSteps ?? 0);
+  let taken = 0;
+  for (let step = 1; step <= done; step++) taken += batchesOf(step);
   for (let step = done + 1; step <= schedule.steps; step++) {
+    const accumulate = batchesOf(step);
     const begin = performance.now();
     await optimizer.zero();
-    let [nats, targets, mtp] = [0, 0, 0];
+    let [nats, targets, mtp, entropy] = [0, 0, 0, 0];
     const loads = new Map<number, Int32Array>();
     for (let micro = 0; micro < accumulate; micro++) {
-      const losses = await program.run(data.batch((step - 1) * accumulate + micro), 1 / accumulate);
+      const losses = await program.run(data.batch(taken++), 1 / accumulate);
       nats += losses.nats;
       targets += losses.targets;
+      const wrong = program.notFinite();
+      if (wrong.length > 0) throw new NotFiniteError(step, `${wrong[0]} has a number that is not finite`);
       mtp += (losses.mtp ?? 0) / accumulate;
+      entropy += (program.routerEntropy() ?? 0) / accumulate;
       for (const { layer, counts } of program.expertLoads()) {
         const sum = loads.get(layer);
         loads.set(layer, sum ? sum.map((n, e) => n + counts[e]!) : counts);
@@ -88,9 +110,7 @@ export async function* trainModel(
     }
     const gradientNorm = await optimizer.norm();
     if (!Number.isFinite(gradientNorm)) {
-      throw new Error(
-        `step ${step}: the gradient is ${gradientNorm}. Lower the learning rate or look at the data of this step`,
-      );
+      throw new NotFiniteError(step, `the gradient is ${gradientNorm}`);
     }
     const rate = learningRate(step, schedule);
     await optimizer.update(step, rate, Math.min(1, settings.clip / (gradientNorm + 1e-6)));
@@ -109,7 +129,10 @@ export async function* trainModel(
       gradientNorm,
       imbalance: loads.size > 0 ? Math.max(...[...loads.values()].map(loadImbalance)) : null,
       ...(loads.size > 0
-        ? { expertLoads: Object.fromEntries([...loads].map(([layer, counts]) => [layer, loadPercents(counts)])) }
+        ? {
+            routerEntropy: entropy,
+            expertLoads: Object.fromEntries([...loads].map(([layer, counts]) => [layer, loadPercents(counts)])),
+          }
         : {}),
       tokens: rows * accumulate,
       seconds,
@@ -128,6 +151,14 @@ export async function* trainModel(
         await saveCheckpoint(files.checkpoints, step, config, parameters, files.companions);
       }
     }
+  }
+}
+
+/** The weights are as the step before left them. */
+class NotFiniteError extends Error {
+  override name = 'NotFiniteError';
+  constructor(step: number, what: string) {
+    super(`step ${step}: ${what}. Lower the learning rate or look at the data of this step`);
   }
 }
 

@@ -4,14 +4,14 @@
  */
 import { compile, type Program } from '../backend/compile.ts';
 import { createGraph, own, type Region, resident, rowsOf, type Tensor } from '../backend/graph.ts';
-import { balanceLoss, crossEntropy } from '../backend/ops.ts';
+import { balanceLoss, crossEntropy, routerEntropy } from '../backend/ops.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { deepseekMtp, type LayerRoute } from '../model/deepseek.ts';
 import { forward, frequencyTable, head } from '../model/forward.ts';
 import { ropeFrequencies } from '../model/rope.ts';
 import { differentiate } from './autograd.ts';
 import type { Batch } from './packed-documents.ts';
-import { computeOf, type Parameters } from './parameters.ts';
+import { type Parameters, trainingGraph } from './parameters.ts';
 
 /** One model's loss over one batch shape, with or without gradients. */
 export interface LossProgram {
@@ -24,6 +24,10 @@ export interface LossProgram {
   profile(batch: Batch): Promise<{ kernel: string; seconds: number }[]>;
   /** Tokens sent to each expert in the last run, one array for each MoE layer, MTP modules after the main ones. */
   expertLoads(): { layer: number; counts: Int32Array }[];
+  /** Mean over MoE layers of the entropy of a token's affinities in the last run, in nats; null without experts. */
+  routerEntropy(): number | null;
+  /** What met numbers that are not finite in the last run of FP8 training, by name, in order. */
+  notFinite(): string[];
   /** Bytes of planned memory: activations, saved values and their gradients. */
   readonly bytes: number;
 }
@@ -39,7 +43,8 @@ interface Losses {
 /**
  * @param rows tokens of a batch
  * @param mtpWeight λ of the MTP loss (V3 report eq. 24–25); 0 leaves the module out
- * @param balanceWeight α of the auxiliary balance loss, which is trained on and not reported; 0 leaves it out
+ * @param balanceWeight α of the auxiliary balance loss over the batch, which is trained on and not reported; 0 leaves it out
+ * @param sequenceBalance the same for each window of `window` tokens (V3 report eq. 17–20)
  */
 export function lossProgram(
   config: ModelConfig,
@@ -48,10 +53,17 @@ export function lossProgram(
     rows,
     mtpWeight,
     balanceWeight = 0,
+    sequenceBalance = { weight: 0, window: 0 },
     gradients,
-  }: { rows: number; mtpWeight: number; balanceWeight?: number; gradients: boolean },
+  }: {
+    rows: number;
+    mtpWeight: number;
+    balanceWeight?: number;
+    sequenceBalance?: { readonly weight: number; readonly window: number };
+    gradients: boolean;
+  },
 ): LossProgram {
-  const graph = createGraph(computeOf(parameters.precision));
+  const graph = trainingGraph(parameters);
   const column = (dtype: 'f32' | 'i32') => own(rowsOf('token'), 1, dtype);
   const [ids, positions, starts, targets] = [column('i32'), column('i32'), column('i32'), column('i32')];
   const seeds = column('f32');
@@ -72,14 +84,14 @@ export function lossProgram(
     const nextLoss = crossEntropy(graph, head(graph, weights, hidden), nextTargets);
     ahead.push({ ids: nextIds, targets: nextTargets, seeds: column('f32'), loss: nextLoss });
   }
-  const balanceSeeds = column('f32');
-  const balance =
-    config.family === 'deepseek' && gradients && balanceWeight > 0
-      ? routes.map(({ logits, plan }) => ({
-          loss: balanceLoss(graph, logits, plan, config.scoringFunc),
-          seeds: balanceSeeds,
-        }))
-      : [];
+  const scoring = config.family === 'deepseek' ? config.scoringFunc : 'sigmoid';
+  const entropies = gradients ? routes.map(({ logits }) => routerEntropy(graph, logits, scoring)) : [];
+  const balances = [{ weight: balanceWeight, window: 0 }, sequenceBalance]
+    .filter(({ weight }) => gradients && weight > 0)
+    .map(({ weight, window }) => ({ weight, window, seeds: column('f32') }));
+  const balance = balances.flatMap(({ window, seeds: each }) =>
+    routes.map(({ logits, experts }) => ({ loss: balanceLoss(graph, logits, experts, scoring, window), seeds: each })),
+  );
   if (gradients) {
     differentiate(
       graph,
@@ -87,6 +99,7 @@ export function lossProgram(
       parameters.gradients,
     );
   }
+  const watched = graph.fp8?.watched ?? [];
   const columnsOfModules = ahead.flatMap((module) => Object.values(module));
   const keep = [
     ids,
@@ -94,7 +107,8 @@ export function lossProgram(
     starts,
     targets,
     seeds,
-    balanceSeeds,
+    ...balances.map((each) => each.seeds),
+    ...entropies,
     loss,
     ...columnsOfModules,
     ...routes.map(({ plan }) => plan.offsets),
@@ -117,7 +131,8 @@ export function lossProgram(
       program.f32(seedRow).fill((scale * weight) / Math.max(count, 1));
       return count;
     };
-    program.f32(balanceSeeds).fill((scale * balanceWeight) / rows);
+    for (const { weight, seeds: row } of balances) program.f32(row).fill((scale * weight) / rows);
+    for (const { flag } of watched) program.i32(flag)[0] = 0;
     const trained = fillLoss(batch.targets, targets, seeds, 1);
     const trainedAhead = ahead.map((module, depth) => {
       program.i32(module.ids).set(batch.ahead[depth]!.ids);
@@ -140,6 +155,12 @@ export function lossProgram(
       const times = await program.profile({});
       return graph.ops.map(({ kernel }, i) => ({ kernel, seconds: times[i]!.end - times[i]!.start }));
     },
+    routerEntropy: () =>
+      entropies.length > 0 ? entropies.reduce((total, each) => total + sum(each), 0) / (entropies.length * rows) : null,
+    notFinite: () =>
+      watched
+        .filter(({ flag }) => program.i32(flag)[0] !== 0)
+        .map(({ what, weight }) => `the ${what} of ${parameters.names.get(weight.storage)}`),
     expertLoads: () => routes.map(({ layer, plan }) => ({ layer, counts: differences(program, plan.offsets) })),
   };
 }
@@ -169,7 +190,8 @@ const NORM_PIECES = 256;
 
 export function createOptimizer(parameters: Parameters, { beta1, beta2, eps, weightDecay }: AdamW): Optimizer {
   const { count, decayed } = parameters;
-  const flat = (array: Float32Array, from: number, to: number) => resident(1, to - from, 'f32', part(array, from, to));
+  const flat = (array: Float32Array | Uint16Array, from: number, to: number) =>
+    resident(1, to - from, array instanceof Uint16Array ? 'bf16' : 'f32', part(array, from, to));
   const noLengths = { token: 0, logit: 0, sequence: 0 };
 
   const clear = createGraph('fast');
@@ -220,6 +242,7 @@ export function createOptimizer(parameters: Parameters, { beta1, beta2, eps, wei
   };
 }
 
-function part(array: Float32Array, from: number, to: number): Region {
-  return { buffer: array.buffer as ArrayBuffer, byteOffset: array.byteOffset + from * 4, byteLength: (to - from) * 4 };
+function part(array: Float32Array | Uint16Array, from: number, to: number): Region {
+  const { buffer, byteOffset, BYTES_PER_ELEMENT: bytes } = array;
+  return { buffer: buffer as ArrayBuffer, byteOffset: byteOffset + from * bytes, byteLength: (to - from) * bytes };
 }

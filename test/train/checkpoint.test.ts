@@ -51,6 +51,15 @@ test('a run that goes on from a checkpoint has the weights of one that was not s
   expect(fingerprint(parameters)).toBe(fingerprint((await uninterrupted).parameters));
 });
 
+test('so has one in FP8', async () => {
+  const checkpoints = path.join(folder, 'fp8');
+  await tinyRun(STEPS, checkpoints, 5, 'fp8');
+  const { parameters, losses } = await tinyRun(STEPS, checkpoints, STEPS, 'fp8');
+  const whole = await tinyRun(STEPS, null, STEPS, 'fp8');
+  expect(fingerprint(parameters)).toBe(fingerprint(whole.parameters));
+  expect(losses.at(-1)!).toBeCloseTo((await uninterrupted).losses.at(-1)!, 1);
+});
+
 test('so has one that is killed again and again while it writes checkpoints', async () => {
   const checkpoints = path.join(folder, 'killed');
   const out = path.join(folder, 'killed.txt');

@@ -223,24 +223,32 @@ test('experts: gathered and sorted products, each weight from its own tokens', a
   );
 });
 
-test.each(['sigmoid', 'softmax'] as const)('the balance loss over a batch, of %s affinities', async (scoring) => {
+test.each([
+  ['sigmoid', 0],
+  ['softmax', 0],
+  ['sigmoid', 2],
+] as const)('the balance loss of %s affinities over windows of %i tokens (0: all)', async (scoring, window) => {
   const [tokens, experts] = [5, 21];
   const chosen = [0, 3, 3, 7, 20, 3, 1, 0, 3, 0];
-  const loads = Array.from({ length: experts }, (_, e) => (chosen.filter((c) => c === e).length / 10) * experts);
+  const loadsAround = (r: number) => {
+    const first = window ? 2 * window * Math.floor(r / window) : 0;
+    const slots = chosen.slice(first, window ? first + 2 * window : undefined);
+    return Array.from({ length: experts }, (_, e) => (slots.filter((c) => c === e).length / slots.length) * experts);
+  };
   await expectGradients(
     {
       inputs: {
         logits: { rows: tokens, cols: experts, values: noise(tokens * experts, 60) },
         chosen: { rows: tokens, cols: 2, values: chosen, dtype: 'i32' },
       },
-      build: (graph, t) => balanceLoss(graph, t.logits!, groupByExpert(graph, t.chosen!, experts), scoring),
+      build: (graph, t) => balanceLoss(graph, t.logits!, t.chosen!, scoring, window),
     },
     ({ logits }) =>
       Array.from({ length: tokens }, (_, r) => {
         const row = logits!.slice(r * experts, (r + 1) * experts);
         const scores = row.map((x) => (scoring === 'sigmoid' ? 1 / (1 + Math.exp(-x)) : Math.exp(x)));
         const sum = scores.reduce((a, b) => a + b, 0);
-        return dot(scores, loads) / sum;
+        return dot(scores, loadsAround(r)) / sum;
       }),
   );
 });

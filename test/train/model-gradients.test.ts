@@ -93,15 +93,19 @@ describe.each<[string, ModelConfig]>([
     expect(wrong).toEqual([]);
   });
 
-  test('bf16 gradients point where the fp32 ones do', async () => {
+  test.each([
+    ['bf16', 0.99],
+    ['fp8', 0.97],
+    ['fp8-power-of-two', 0.97],
+  ] as const)('%s gradients point where the fp32 ones do', async (precision, least) => {
     const { gradient } = await differentiated(config);
-    const parameters = createParameters(config, 3, 'bf16');
+    const parameters = createParameters(config, 3, precision);
     const program = lossProgram(config, parameters, { rows: 64, mtpWeight: MTP_WEIGHT, gradients: true });
     await parameters.repack();
     await program.run(batch);
     const rounded = parameters.gradient;
     const cosine = dot(gradient, rounded) / Math.sqrt(dot(gradient, gradient) * dot(rounded, rounded));
-    expect(cosine).toBeGreaterThan(0.99);
+    expect(cosine).toBeGreaterThan(least);
   });
 });
 

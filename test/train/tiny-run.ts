@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseConfig } from '../../src/model/config.ts';
 import { packDocuments } from '../../src/train/packed-documents.ts';
-import { createParameters, type Parameters } from '../../src/train/parameters.ts';
+import { createParameters, type Parameters, type Precision } from '../../src/train/parameters.ts';
 import { randomBits } from '../../src/train/random.ts';
 import { trainModel } from '../../src/train/training-run.ts';
 
@@ -64,8 +64,9 @@ export async function tinyRun(
   steps: number,
   checkpoints: string | null,
   until = steps,
+  precision: Precision = 'bf16',
 ): Promise<{ parameters: Parameters; losses: number[] }> {
-  const parameters = createParameters(tinyConfig, 5);
+  const parameters = createParameters(tinyConfig, 5, precision);
   const data = packDocuments(tinyDocuments, { sequence: 64, rows: ROWS, seed: 9 });
   const settings = {
     schedule: { shape: 'cosine', peak: 5e-3, floor: 0.1, warmupSteps: 3, steps, decayShare: 0 },
@@ -90,14 +91,15 @@ export async function tinyRun(
 export function fingerprint({ master, firstMoment, secondMoment, routerBiases }: Parameters): string {
   let hash = 0x811c9dc5;
   for (const array of [master, firstMoment, secondMoment, ...routerBiases.values()]) {
-    const bits = new Uint32Array(array.buffer, array.byteOffset, array.length);
+    const bits = new Uint32Array(array.buffer, array.byteOffset, array.byteLength / 4);
     for (let i = 0; i < bits.length; i++) hash = Math.imul(hash ^ bits[i]!, 0x01000193);
   }
   return (hash >>> 0).toString(16);
 }
 
 if (process.argv[1] === import.meta.filename) {
-  const [, , steps, checkpoints, out] = process.argv as [string, string, string, string, string];
-  const { parameters } = await tinyRun(Number(steps), checkpoints === 'none' ? null : checkpoints);
-  writeFileSync(out, fingerprint(parameters));
+  const [, , steps, checkpoints, out, precision = 'bf16'] = process.argv as string[];
+  const folder = checkpoints === 'none' ? null : checkpoints!;
+  const { parameters } = await tinyRun(Number(steps), folder, Number(steps), precision as Precision);
+  writeFileSync(out!, fingerprint(parameters));
 }

@@ -1,0 +1,159 @@
+// Quantisation for FP8 training (DeepSeek-V3 report §3.3.2): activations and their gradients in tiles of 128 of a row,
+// weights in blocks of 128 x 128, scaled online so that the greatest magnitude becomes 448, the greatest of e4m3.
+
+constexpr float kMostE4m3 = 448;
+
+#if defined(FARTHING_avx512)
+
+static inline Vec load_e4m3(const uint8_t* p) {
+  const __m512i codes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+  const __m512i sign = _mm512_slli_epi32(_mm512_and_si512(codes, _mm512_set1_epi32(0x80)), 24);
+  const __m512i magnitude = _mm512_slli_epi32(_mm512_and_si512(codes, _mm512_set1_epi32(0x7f)), 20);
+  return mul(_mm512_castsi512_ps(_mm512_or_si512(sign, magnitude)), splat(0x1p120f));
+}
+static inline void store_e4m3(uint8_t* p, Vec v) {
+  const __m512i bits = _mm512_castps_si512(mul(v, splat(0x1p-120f)));
+  const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80));
+  const __m512i magnitude = _mm512_and_si512(_mm512_srli_epi32(bits, 20), _mm512_set1_epi32(0x7f));
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_or_si512(sign, magnitude)));
+}
+// 2^e of numbers in [2^e, 2^(e+1)), without the sign
+static inline Vec power_of(Vec v) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7f800000)));
+}
+
+#else
+
+// e4m3 and f32 have their exponents and fractions in the same order: 16 codes are shifted, and rebiased by a product.
+static inline Vec load_e4m3(const uint8_t* p) {
+  uint32_t bits[kLanes];
+  for (int i = 0; i < kLanes; ++i) bits[i] = (p[i] & 0x80u) << 24 | (p[i] & 0x7fu) << 20;
+  float floats[kLanes];
+  memcpy(floats, bits, sizeof bits);
+  return mul(load(floats), splat(0x1p120f));
+}
+static inline void store_e4m3(uint8_t* p, Vec v) {
+  float floats[kLanes];
+  uint32_t bits[kLanes];
+  store(floats, mul(v, splat(0x1p-120f)));
+  memcpy(bits, floats, sizeof bits);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>((bits[i] >> 24 & 0x80) | (bits[i] >> 20 & 0x7f));
+}
+static inline Vec power_of(Vec v) {
+  float floats[kLanes];
+  uint32_t bits[kLanes];
+  store(floats, v);
+  memcpy(bits, floats, sizeof bits);
+  for (uint32_t& word : bits) word &= 0x7f800000u;
+  memcpy(floats, bits, sizeof bits);
+  return load(floats);
+}
+
+#endif
+
+static inline Vec load_e4m3_up_to(const uint8_t* p, int lanes) {
+  if (lanes == kLanes) return load_e4m3(p);
+  uint8_t padded[kLanes] = {};
+  memcpy(padded, p, lanes);
+  return load_e4m3(padded);
+}
+static inline void store_e4m3_up_to(uint8_t* p, Vec v, int lanes) {
+  if (lanes == kLanes) return store_e4m3(p, v);
+  uint8_t all[kLanes];
+  store_e4m3(all, v);
+  memcpy(p, all, lanes);
+}
+
+// The e4m3 numbers nearest to 16 floats, ties to even, saturating. Adding and taking away 1.5 · 2^20 times a number's
+// power of two leaves its three bits of fraction; below 2^-6 the steps are those of subnormal numbers.
+static inline Vec round_to_e4m3(Vec v) {
+  v = min(max(v, splat(-kMostE4m3)), splat(kMostE4m3));
+  const Vec magic = mul(max(power_of(v), splat(0x1p-6f)), splat(0x1.8p20f));
+  return sub(add(v, magic), magic);
+}
+
+static inline Vec magnitude(Vec v) { return max(v, sub(zero(), v)); }
+
+// The scale of a tile or block whose greatest magnitude is `most`: most / 448, or the next power of two above it.
+static inline float e4m3_scale(float most, bool power_of_two) {
+  if (most == 0) return 1;
+  float scale = most / kMostE4m3;
+  if (scale < 0x1p-126f) scale = 0x1p-126f;
+  if (!power_of_two) return scale;
+  int exponent;
+  return std::frexp(scale, &exponent) == 0.5f ? scale : std::ldexp(1.0f, exponent);
+}
+
+// Copies up to 128 numbers, those that are not finite as 0. @returns whether there were any
+static inline bool take_finite(float* to, const float* from, int count) {
+  Vec wrong = zero();
+  each_vec(0, count, [&](int c, int lanes) {
+    const Vec v = load_up_to(from + c, lanes);
+    wrong = add(wrong, sub(v, v));
+    store_up_to(to + c, v, lanes);
+  });
+  if (lane_sum(wrong) == 0) return false;
+  for (int c = 0; c < count; ++c)
+    if (!std::isfinite(to[c])) to[c] = 0;
+  return true;
+}
+
+static inline void raise(const View& fault) { __atomic_store_n(fault.i32(), 1, __ATOMIC_RELAXED); }
+
+// [codes fp8, scales f32 [R, ceil(k/128)], fault i32 [1, 1]] <- [x f32 [R, k]], scalars: powers of two.
+// fault becomes 1 where x has a number that is not finite; such numbers count as 0.
+static void fp8_quantise(const Op& op, const Context& ctx) {
+  const View &codes = op.views[0], &scales = op.views[1], &fault = op.views[2], &x = op.views[3];
+  const bool power_of_two = op.scalars[0] != 0;
+  each_row(op, ctx, x, [&](int64_t r) {
+    for (int first = 0; first < x.cols; first += kScaleBlock) {
+      const int count = x.cols - first < kScaleBlock ? x.cols - first : kScaleBlock;
+      float tile[kScaleBlock];
+      if (take_finite(tile, x.f32(r) + first, count)) raise(fault);
+      Vec most = zero();
+      each_vec(0, count, [&](int c, int lanes) { most = max(most, magnitude(load_up_to(tile + c, lanes))); });
+      const float scale = e4m3_scale(lane_max(most), power_of_two);
+      scales.f32(r)[first / kScaleBlock] = scale;
+      each_vec(0, count, [&](int c, int lanes) {
+        store_e4m3_up_to(codes.u8(r) + first + c, round_to_e4m3(div(load_up_to(tile + c, lanes), splat(scale))), lanes);
+      });
+    }
+  });
+}
+
+// [x f32] <- [codes, scales]
+static void fp8_restore(const Op& op, const Context& ctx) {
+  const View &x = op.views[0], &codes = op.views[1], &scales = op.views[2];
+  each_row(op, ctx, x, [&](int64_t r) {
+    each_vec(0, x.cols, [&](int c, int lanes) {
+      const Vec scale = splat(scales.f32(r)[c / kScaleBlock]);
+      store_up_to(x.f32(r) + c, mul(load_e4m3_up_to(codes.u8(r) + c, lanes), scale), lanes);
+    });
+  });
+}
+
+// [codes fp8 [n, k], scales f32 [ceil(n/128), ceil(k/128)], the same transposed, fault] <- [w f32 [n, k]]
+static void fp8_quantise_weight(const Op& op, const Context& ctx) {
+  const View &codes = op.views[0], &scales = op.views[1], &turned = op.views[2], &fault = op.views[3], &w = op.views[4];
+  const bool power_of_two = op.scalars[0] != 0;
+  const int rows = w.times, across = scales.cols;
+  ctx.parallel(op, static_cast<int64_t>(scales.times) * across, 1, [&](int64_t item, int64_t) {
+    const int block = static_cast<int>(item / across), at = static_cast<int>(item % across), first = at * kScaleBlock;
+    const int count = w.cols - first < kScaleBlock ? w.cols - first : kScaleBlock;
+    const int n0 = block * kScaleBlock, n1 = n0 + kScaleBlock < rows ? n0 + kScaleBlock : rows;
+    float values[kScaleBlock];
+    Vec most = zero();
+    for (int n = n0; n < n1; ++n) {
+      if (take_finite(values, w.f32(n) + first, count)) raise(fault);
+      each_vec(0, count, [&](int c, int lanes) { most = max(most, magnitude(load_up_to(values + c, lanes))); });
+    }
+    const float scale = e4m3_scale(lane_max(most), power_of_two);
+    scales.f32(block)[at] = turned.f32(at)[block] = scale;
+    for (int n = n0; n < n1; ++n) {
+      take_finite(values, w.f32(n) + first, count);
+      each_vec(0, count, [&](int c, int lanes) {
+        store_e4m3_up_to(codes.u8(n) + first + c, round_to_e4m3(div(load_up_to(values + c, lanes), splat(scale))), lanes);
+      });
+    }
+  });
+}

@@ -1,0 +1,90 @@
+/**
+ * The operations of FP8 training (DeepSeek-V3 report §3.3): both operands of a product are e4m3 codes with scales, and
+ * sums over each 128 of the depth are scaled and added in FP32. The kernels are native/kernels/fp8.h and fp8_product.h.
+ */
+import { type Graph, own, rowsOf, type Tensor, temp } from './graph.ts';
+
+/** A tensor in tiles of 1 × 128: codes fp8 [R, k] and scales f32 [R, ceil(k/128)]. */
+export interface Quantised {
+  readonly codes: Tensor;
+  readonly scales: Tensor;
+}
+
+/** What a graph of FP8 training has quantised. */
+export interface Fp8 {
+  /** Scales are the next powers of two, so that tiles can be turned without a second error. */
+  readonly powersOfTwo: boolean;
+  /** One for each tensor, whatever number of products read it. */
+  readonly quantised: Map<Tensor, Quantised>;
+  /** Tensors that a backward pass keeps in FP32 anyway: weight gradients take them as they are. */
+  readonly kept: Set<Tensor>;
+  /** Results of FP8 products, and a packed weight of each. */
+  readonly products: Map<Tensor, Tensor>;
+  readonly watched: Watched[];
+}
+
+/** A quantisation: its flag, i32 [1, 1], is 1 after a run in which it met a number that is not finite. */
+export interface Watched {
+  readonly flag: Tensor;
+  readonly what: 'input' | 'gradient of the output' | 'output';
+  /** The packed weight of the product concerned. */
+  readonly weight: Tensor;
+}
+
+export function createFp8(powersOfTwo: boolean): Fp8 {
+  return { powersOfTwo, quantised: new Map(), kept: new Set(), products: new Map(), watched: [] };
+}
+
+/**
+ * Tiles of x, scaled online so that the greatest magnitude of each becomes 448. Numbers that are not finite count as
+ * 0 and raise the flag.
+ */
+export function quantise(graph: Graph, fp8: Fp8, x: Tensor, what: Watched['what'], weight: Tensor): Quantised {
+  const known = fp8.quantised.get(x);
+  if (known) return known;
+  const { rows } = x.storage;
+  const tiles = { codes: temp(rows, x.cols, 'fp8'), scales: temp(rows, Math.ceil(x.cols / 128)) };
+  const flag = own(rowsOf(null, 1), 1, 'i32');
+  const writes = [tiles.codes, tiles.scales, flag];
+  graph.ops.push({ kernel: 'fp8_quantise', writes, reads: [x], scalars: [fp8.powersOfTwo ? 1 : 0] });
+  fp8.quantised.set(x, tiles);
+  fp8.watched.push({ flag, what, weight });
+  return tiles;
+}
+
+/** The numbers that the tiles of x stand for, or x itself where it has none. */
+export function restored(graph: Graph, x: Tensor): Tensor {
+  const tiles = graph.fp8?.quantised.get(x);
+  if (!tiles) return x;
+  const out = temp(x.storage.rows, x.cols);
+  graph.ops.push({ kernel: 'fp8_restore', writes: [out], reads: [tiles.codes, tiles.scales], scalars: [] });
+  return out;
+}
+
+/**
+ * A master weight as e4m3 in blocks of 128 × 128, in the packed layout and again as its transpose.
+ * @param master f32 [n, k]  @param packed packed_fp8 [n, k]  @param transposed packed_fp8 [k, n]; both with scales
+ */
+export function quantiseWeight(
+  graph: Graph,
+  powersOfTwo: boolean,
+  master: Tensor,
+  packed: Tensor,
+  transposed: Tensor,
+): Tensor {
+  const codes = temp(master.storage.rows, master.cols, 'fp8');
+  const flag = own(rowsOf(null, 1), 1, 'i32');
+  const writes = [codes, scalesOf(packed), scalesOf(transposed), flag];
+  graph.ops.push({ kernel: 'fp8_quantise_weight', writes, reads: [master], scalars: [powersOfTwo ? 1 : 0] });
+  graph.ops.push({ kernel: 'pack', writes: [packed], reads: [codes], scalars: [] });
+  graph.ops.push({ kernel: 'pack_transposed', writes: [transposed], reads: [codes], scalars: [] });
+  return flag;
+}
+
+/** The block scales of a packed_fp8 weight as a tensor, f32 [ceil(n/128), ceil(k/128)]. */
+function scalesOf({ storage }: Tensor): Tensor {
+  if (!storage.scales) throw new Error('an FP8 weight without scales');
+  const cols = Math.ceil(storage.cols / 128);
+  const rows = rowsOf(null, Math.ceil(storage.rows.times / 128));
+  return { storage: { rows, cols, dtype: 'f32', memory: storage.scales, scales: null }, offset: 0, cols };
+}
