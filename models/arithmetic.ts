@@ -112,22 +112,46 @@ const over = (a: number, b: number) => `${a} / ${b} = ${a / b}.`;
 const GAINS = ['buys', 'finds', 'gets', 'picks', 'collects'] as const;
 const LOSSES = ['gives away', 'loses', 'sells', 'uses', 'drops'] as const;
 
+const gains = (draw: Draw, n: number) =>
+  draw.pick(GAINS.map((verb) => `${verb} ${n} more`).concat(`is given ${n} more`));
+const loses = (draw: Draw, n: number, name: string) =>
+  draw.pick(LOSSES.map((verb) => `${verb} ${n}`).concat(`gives ${n} away`, `gives ${n} to ${other(draw, name)}`));
+/** "Tom has 17 apples. He buys 5 more" or "Tom has 17 apples and buys 5 more". */
+const then = (draw: Draw, { he }: Person, deed: string) =>
+  draw.pick([`. ${he} ${deed}`, ` and ${deed}`, `. Then ${he.toLowerCase()} ${deed}`]);
+const nowAsked = (draw: Draw, { name, he }: Person, things: string) =>
+  draw.pick([
+    `How many ${things} does ${name} have now?`,
+    `How many ${things} does ${name} have now?`,
+    `How many ${things} does ${he.toLowerCase()} have now?`,
+    `How many ${things} does ${name} have?`,
+    `How many does ${he.toLowerCase()} have now?`,
+  ]);
+const leftAsked = (draw: Draw, { name, he }: Person, things: string) =>
+  draw.pick([
+    `How many ${things} does ${name} have left?`,
+    `How many ${things} does ${he.toLowerCase()} have left?`,
+    `How many ${things} are left?`,
+    `How many are left?`,
+    `How many ${things} does ${name} have now?`,
+  ]);
+
 const ONE_STEP: Template['make'][] = [
   (d) => {
     const [p, x, a, b] = [person(d), d.pick(THINGS), d.int(2, 99), d.int(2, 60)];
-    const question = `${p.name} has ${a} ${x}. ${p.he} ${d.pick(GAINS)} ${b} more. How many ${x} does ${p.name} have now?`;
+    const question = `${p.name} has ${a} ${x}${then(d, p, gains(d, b))}. ${nowAsked(d, p, x)}`;
     return { numbers: [a, b], question, think: plus(a, b), answer: `${p.name} has ${a + b} ${x} now.`, value: a + b };
   },
   (d) => {
     const [p, x, a] = [person(d), d.pick(THINGS), d.int(5, 99)];
     const b = d.int(1, a - 1);
-    const question = `${p.name} has ${a} ${x}. ${p.he} ${d.pick(LOSSES)} ${b} of them. How many ${x} does ${p.name} have left?`;
+    const question = `${p.name} has ${a} ${x}${then(d, p, loses(d, b, p.name))}. ${leftAsked(d, p, x)}`;
     return { numbers: [a, b], question, think: minus(a, b), answer: `${p.name} has ${a - b} ${x} left.`, value: a - b };
   },
   (d) => {
     const [p, x, a] = [person(d), d.pick(THINGS), d.int(5, 99)];
     const [b, friend] = [d.int(1, a - 1), other(d, p.name)];
-    const question = `${p.name} has ${a} ${x} and gives ${b} to ${friend}. How many ${x} does ${p.name} have now?`;
+    const question = `${p.name} has ${a} ${x}${then(d, p, `gives ${b} to ${friend}`)}. ${leftAsked(d, p, x)}`;
     return { numbers: [a, b], question, think: minus(a, b), answer: `${p.name} has ${a - b} ${x} now.`, value: a - b };
   },
   (d) => {
@@ -190,7 +214,8 @@ const TWO_STEP: Template['make'][] = [
   (d) => {
     const [p, x, a, b] = [person(d), d.pick(THINGS), d.int(2, 80), d.int(2, 60)];
     const [c, friend] = [d.int(1, a + b - 1), other(d, p.name)];
-    const question = `${p.name} has ${a} ${x}. ${p.he} ${d.pick(GAINS)} ${b} more and gives ${c} to ${friend}. How many ${x} does ${p.name} have now?`;
+    const deeds = `${gains(d, b)} and ${d.pick([`gives ${c} to ${friend}`, loses(d, c, p.name)])}`;
+    const question = `${p.name} has ${a} ${x}${then(d, p, deeds)}. ${nowAsked(d, p, x)}`;
     return {
       numbers: [a, b, c],
       question,
@@ -202,7 +227,8 @@ const TWO_STEP: Template['make'][] = [
   (d) => {
     const [p, x, a] = [person(d), d.pick(THINGS), d.int(5, 99)];
     const [b, c] = [d.int(1, a - 1), d.int(2, 60)];
-    const question = `${p.name} has ${a} ${x}. ${p.he} ${d.pick(LOSSES)} ${b} and then ${d.pick(GAINS)} ${c}. How many ${x} does ${p.name} have now?`;
+    const deeds = `${loses(d, b, p.name)} and then ${d.pick([`${d.pick(GAINS)} ${c}`, gains(d, c)])}`;
+    const question = `${p.name} has ${a} ${x}${then(d, p, deeds)}. ${nowAsked(d, p, x)}`;
     return {
       numbers: [a, b, c],
       question,
@@ -238,7 +264,7 @@ const TWO_STEP: Template['make'][] = [
     const [p, x, a] = [person(d), d.pick(THINGS), d.int(10, 99)];
     const b = d.int(1, a - 2);
     const [c, friend, third] = [d.int(1, a - b - 1), other(d, p.name), d.pick(SHOPS)];
-    const question = `${p.name} has ${a} ${x}. ${p.he} gives ${b} to ${friend} and ${c} to the ${third}. How many ${x} does ${p.name} have left?`;
+    const question = `${p.name} has ${a} ${x}. ${p.he} gives ${b} to ${friend} and ${c} to the ${third}. ${leftAsked(d, p, x)}`;
     return {
       numbers: [a, b, c],
       question,

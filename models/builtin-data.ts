@@ -3,17 +3,19 @@ import path from 'node:path';
 import { type CorpusDocument, readCorpus } from '../src/train/corpus.ts';
 import { randomBits } from '../src/train/random.ts';
 import { arithmeticProblem, type Split } from './arithmetic.ts';
+import { recast } from './recast.ts';
 
 export const here = import.meta.dirname;
 
-/** How often each collection is read in one epoch; simple tales weigh most, since that is what the model should write. */
+/** How often each collection is read in an epoch of the first phase; simple tales weigh most: the model should write such. */
 export const COLLECTIONS = {
-  tinystories: 6,
-  storybooks: 3,
-  'fairy-tales': 2,
+  tinystories: 4,
+  storybooks: 2,
+  fables: 2,
   fairytaleqa: 1,
+  'fairy-tales': 1,
   'standard-ebooks': 0.5,
-  'classic-books': 0.05,
+  'classic-books': 0.1,
 } as const;
 export type Collection = keyof typeof COLLECTIONS;
 
@@ -52,6 +54,11 @@ const SUBJECTS = new Set(
   worm zebra zoo`.split(/\s+/),
 );
 
+const MANNERS =
+  'angry beautiful big blue brave careful clever curious friendly funny gentle greedy happy helpful honest hungry kind lazy little lonely lost magic naughty old poor proud red rich sad shy silly small smart strong tiny tired wise young'.split(
+    ' ',
+  );
+
 const singular = (word: string) =>
   SUBJECTS.has(word) ? word : word.endsWith('s') && SUBJECTS.has(word.slice(0, -1)) ? word.slice(0, -1) : null;
 const article = (noun: string) => `${/^[aeiou]/.test(noun) ? 'an' : 'a'} ${noun}`;
@@ -67,19 +74,46 @@ export function subjectsOf(text: string): string[] {
   return frequent.slice(0, 2).map(([noun]) => noun);
 }
 
+/** The subject with an article, and as the story describes it where `described`: "a brave mouse". */
+function named(subject: string, text: string, described: boolean): string {
+  const manner = new RegExp(`\\b(${MANNERS.join('|')}) ${subject}\\b`, 'i').exec(text)?.[1]?.toLowerCase();
+  return article(described && manner ? `${manner} ${subject}` : subject);
+}
+
 /** The story behind a request for one on its subjects; null where it is about none of the known ones. */
 export function storyChat({ text }: CorpusDocument, seed: number, index: number): ChatExample | null {
   const subjects = subjectsOf(text);
   if (subjects.length === 0) return null;
   const draw = (n: number, stream: number) => randomBits(seed, stream, index) % n;
   const both = subjects.length === 2 && draw(3, 1) > 0;
-  const about = both ? `${article(subjects[0]!)} and ${article(subjects[1]!)}` : article(subjects[0]!);
-  const wordings = [
-    `Tell me a story about ${about}.`,
-    `Tell me a story about ${about}.`,
-    `Tell me a short story about ${about}.`,
-    `Write a story about ${about}.`,
-    `Can you tell me a tale about ${about}?`,
-  ];
-  return { prompt: wordings[draw(wordings.length, 2)]!, reply: text };
+  const about = subjects
+    .slice(0, both ? 2 : 1)
+    .map((subject, s) => named(subject, text, draw(3, 3 + s) === 0))
+    .join(' and ');
+  return { prompt: request(about, draw(REQUESTS.length, 2)), reply: text };
 }
+
+/** The tale with another cast behind a request for one on them; null where none of the cast is in its opening. */
+export function recastChat({ text }: CorpusDocument, seed: number, index: number): ChatExample | null {
+  const { text: reply, about } = recast(text, seed, index);
+  const draw = (n: number, stream: number) => randomBits(seed, stream, index) % n;
+  const early = about.filter((who) => openingOf(reply).includes(who.split(' ')[1]!));
+  if (early.length === 0) return null;
+  const asked = early.slice(0, draw(3, 1) > 0 ? 2 : 1).map((who, s) => {
+    const noun = /^an? (\w+)$/.exec(who)?.[1];
+    return noun ? named(noun, reply, draw(2, 3 + s) === 0) : who;
+  });
+  return { prompt: request(asked.join(' and '), draw(REQUESTS.length, 2)), reply };
+}
+
+/** The first sentences of a tale, where it says whom it is about. */
+export const openingOf = (text: string) => /^.{120,}?[.!?]"?(?=\s)/s.exec(text)?.[0] ?? text;
+
+const REQUESTS = [
+  'Tell me a story about #.',
+  'Tell me a story about #.',
+  'Tell me a short story about #.',
+  'Write a story about #.',
+  'Can you tell me a tale about #?',
+] as const;
+const request = (about: string, wording: number) => REQUESTS[wording]!.replace('#', about);

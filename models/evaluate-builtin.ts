@@ -1,6 +1,6 @@
 /**
  * What the built-in model can do, measured: `npm run evaluate:builtin`. Prints, and writes models/evaluation.json:
- * accuracy on unseen arithmetic, unedited samples with their prompts and seeds, and the training runs' own figures.
+ * accuracy on unseen arithmetic, how often a tale is about whom it was asked for, unedited samples with their prompts and seeds, and the training runs' own figures.
  */
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -41,17 +41,35 @@ await Promise.all(
 const right = results[1].right + results[2].right;
 console.log(`arithmetic: ${right} of ${PROBLEMS} unseen problems right`, results);
 
+/** Whether tales are about whom they were asked for: each of two animals is in the answer. */
+const CAST = ['fox', 'crow', 'mouse', 'bear', 'frog', 'cat', 'owl', 'dog', 'rabbit', 'lion', 'duck', 'bee'];
+const pairs = CAST.flatMap((one, i) => CAST.slice(i + 1).map((two) => [one, two] as const));
+const topics = { tales: pairs.length, one: 0, both: 0 };
+await Promise.all(
+  pairs.map(async ([one, two], seed) => {
+    const told = await answer(`Tell me a story about a ${one} and a ${two}.`, {
+      temperature: 0.5,
+      seed,
+      maxTokens: 400,
+    });
+    const named = [one, two].filter((animal) => new RegExp(`\\b${animal}`, 'i').test(told)).length;
+    if (named >= 1) topics.one++;
+    if (named === 2) topics.both++;
+  }),
+);
+console.log('tales of two animals:', topics);
+
 const samples = [];
 for (const { prompt, seed } of SAMPLES) {
-  const text = await answer(prompt, { temperature: 0.7, seed, maxTokens: 400 });
-  samples.push({ prompt, seed, temperature: 0.7, text });
+  const text = await answer(prompt, { temperature: 0.5, seed, maxTokens: 400 });
+  samples.push({ prompt, seed, temperature: 0.5, text });
   console.log(`\n> ${prompt} (seed ${seed})\n${text}`);
 }
 await model.close();
 
 /** A resumed run repeats steps in its log: the later line counts. */
 const logs: Record<string, StepMetrics[]> = {};
-for (const name of ['moe', 'dense']) {
+for (const name of ['moe', 'dense', 'moe/tuning']) {
   const log = path.join('runs', name, 'metrics.jsonl');
   if (existsSync(log)) logs[name] = await readMetrics(log);
 }
@@ -67,7 +85,8 @@ const runs = Object.fromEntries(
     },
   ]),
 );
-if (Object.keys(logs).length > 0) await writeLossCurve(path.join(here, 'loss.svg'), logs);
+const { 'moe/tuning': _, ...curves } = logs;
+if (Object.keys(curves).length > 0) await writeLossCurve(path.join(here, 'loss.svg'), curves);
 console.log(runs);
-const report = { arithmetic: { ...results, accuracy: right / PROBLEMS }, samples, runs };
+const report = { arithmetic: { ...results, accuracy: right / PROBLEMS }, topics, samples, runs };
 writeFileSync(path.join(here, 'evaluation.json'), `${JSON.stringify(report, null, 2)}\n`);

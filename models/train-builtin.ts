@@ -1,15 +1,17 @@
 /**
  * Trains the built-in model and the dense model it is compared with: `npm run train:builtin [-- dense]`.
- * Tales and arithmetic first; the last quarter, while the learning rate falls, is mostly chat.
+ * Tales and arithmetic first; the last part, while the learning rate falls, is mostly chat. The built-in model is then
+ * tuned to tell of whom it is asked about, on tales told with another cast each time.
  */
 import { appendFile, copyFile, mkdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { parseConfig } from '../src/model/config.ts';
-import { packDocuments, type TokenDocument } from '../src/train/packed-documents.ts';
+import type { CorpusDocument } from '../src/train/corpus.ts';
+import { type PackedDocuments, packDocuments, type TokenDocument } from '../src/train/packed-documents.ts';
 import { createParameters } from '../src/train/parameters.ts';
 import { writeModel } from '../src/train/training-checkpoint.ts';
-import { trainModel } from '../src/train/training-run.ts';
+import { type RunSettings, trainModel } from '../src/train/training-run.ts';
 import {
   arithmeticChat,
   type ChatExample,
@@ -18,15 +20,18 @@ import {
   collection,
   here,
   isHeldOut,
+  openingOf,
+  recastChat,
   storyChat,
 } from './builtin-data.ts';
 
 const SEED = 1;
 const SEQUENCE = 512;
-const ROWS = 4096;
-const STEPS = Number(process.env.STEPS ?? 1500);
+const ROWS = 2048;
+const STEPS = Number(process.env.STEPS ?? 4640);
 const CHAT_SHARE = 0.3;
-const PROBLEMS = { first: 45_000, chat: 20_000 };
+const TUNING = { steps: 600, peak: 8e-4, openings: 12, problems: 4000 };
+const PROBLEMS = { first: 45_000, chat: 24_000 };
 
 const variant = process.argv[2] === 'dense' ? 'dense' : 'moe';
 const folder = path.join(here, 'farthing-tiny');
@@ -53,6 +58,18 @@ const chatted = ({ prompt, reply }: ChatExample): TokenDocument => {
   return { ids: [...before, ...after], trained: [...before.map(() => 0), ...after.map(() => 1)] };
 };
 
+/** Without the end of the answer, so that it is not learnt to stop there. */
+const unfinished = ({ ids, trained }: TokenDocument): TokenDocument => ({
+  ids: Array.from(ids).slice(0, -1),
+  trained: Array.from(trained ?? []).slice(0, -1),
+});
+
+/** Short enough to be an answer of the model. */
+const answers = (document: CorpusDocument, variation: number, i: number): TokenDocument[] => {
+  const example = document.text.length < 2200 ? storyChat(document, SEED + variation, i) : null;
+  return example ? [chatted(example)] : [];
+};
+
 const first: TokenDocument[] = [];
 const chat: TokenDocument[] = [];
 const heldOut: TokenDocument[] = [];
@@ -66,16 +83,14 @@ for (const name of Object.keys(COLLECTIONS) as Collection[]) {
     heldOutBytes += Buffer.byteLength(document.text);
   }
   const weight = COLLECTIONS[name];
-  const part = weight < 1 ? training.slice(0, Math.ceil(training.length * weight)) : training;
-  const encoded = part.map(({ text }) => told(text));
-  for (let r = 0; r < Math.max(1, Math.floor(weight)); r++) first.push(...encoded);
-  if (name === 'tinystories' || name === 'storybooks' || name === 'fairy-tales') {
-    for (let variation = 0; variation < (name === 'tinystories' ? 3 : 1); variation++) {
-      training.forEach((document, i) => {
-        const example = storyChat(document, SEED + variation, i);
-        if (example && example.reply.length < 2200) chat.push(chatted(example));
-      });
-    }
+  const part = training.slice(0, Math.ceil(training.length * weight));
+  for (let copy = 0; copy < weight; copy++) {
+    // every second reading of a tale answers a request for one
+    first.push(...part.flatMap((tale, i) => (copy % 2 === 1 ? answers(tale, copy, i) : [told(tale.text)])));
+  }
+  const variations = { tinystories: 4, storybooks: 1, fables: 1, fairytaleqa: 1, 'fairy-tales': 1 };
+  for (let v = 0; v < (variations[name as keyof typeof variations] ?? 0); v++) {
+    chat.push(...training.flatMap((tale, i) => answers(tale, 10 + v, i)));
   }
 }
 for (let i = 0; i < PROBLEMS.first; i++) first.push(chatted(arithmeticChat(SEED, i, 'train')));
@@ -84,7 +99,7 @@ for (let i = 0; i < PROBLEMS.chat; i++) chat.push(chatted(arithmeticChat(SEED + 
 const firstData = packDocuments(first, { sequence: SEQUENCE, rows: ROWS, seed: SEED });
 const chatData = packDocuments(chat, { sequence: SEQUENCE, rows: ROWS, seed: SEED + 1 });
 const validationData = packDocuments(heldOut, { sequence: SEQUENCE, rows: ROWS, seed: SEED });
-const validation = Array.from({ length: Math.min(12, validationData.batches) }, (_, i) => validationData.batch(i));
+const validation = Array.from({ length: Math.min(24, validationData.batches) }, (_, i) => validationData.batch(i));
 const turn = Math.round(STEPS * (1 - CHAT_SHARE));
 const data = {
   tokens: firstData.tokens + chatData.tokens,
@@ -96,40 +111,59 @@ const bytesPerToken = heldOutBytes / heldOut.reduce((sum, { ids }) => sum + ids.
 
 const parameters = createParameters(config, SEED);
 const runs = path.join('runs', variant);
-await mkdir(runs, { recursive: true });
-const log = path.join(runs, 'metrics.jsonl');
 console.log(
   `${variant}: ${parameters.count} parameters; first ${firstData.tokens} tokens, chat ${chatData.tokens} (${chat.length} dialogues), ` +
     `validation ${validation.length} batches, ${bytesPerToken.toFixed(3)} bytes per token`,
 );
-const begin = performance.now();
 const settings = {
-  schedule: { shape: 'wsd', peak: 3e-3, floor: 0.03, warmupSteps: 60, steps: STEPS, decayShare: CHAT_SHARE },
-  adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
+  schedule: { shape: 'wsd', peak: 2.5e-3, floor: 0.02, warmupSteps: 150, steps: STEPS, decayShare: CHAT_SHARE },
+  adamw: { beta1: 0.9, beta2: 0.98, eps: 1e-8, weightDecay: 0.1 },
   rows: ROWS,
   accumulate: 1,
   clip: 1,
   mtpWeight: 0.2,
-  balanceRate: 0.005,
-  validateEvery: 100,
-  checkpointEvery: 100,
+  balanceRate: 0.003,
+  validateEvery: 250,
+  checkpointEvery: 250,
 } as const;
-for await (const report of trainModel(config, parameters, data, validation, settings, {
-  checkpoints: path.join(runs, 'checkpoints'),
-  companions: tokenizerPaths,
-})) {
-  const bitsPerByte = report.validation === undefined ? undefined : report.validation / Math.LN2 / bytesPerToken;
-  await appendFile(log, `${JSON.stringify({ ...report, bitsPerByte })}\n`);
-  const elapsed = (performance.now() - begin) / 1000;
-  if (report.step % 10 === 0 || bitsPerByte !== undefined) {
-    console.log(
-      `step ${report.step}/${STEPS} loss ${report.loss.toFixed(3)} mtp ${report.mtpLoss?.toFixed(3) ?? '-'} lr ${report.learningRate.toExponential(1)} ` +
-        `norm ${report.gradientNorm.toFixed(2)} load ${report.imbalance?.toFixed(2) ?? '-'} ${Math.round(report.tokens / report.seconds)} tok/s ` +
-        `${(elapsed / 60).toFixed(1)} min${bitsPerByte === undefined ? '' : ` validation ${bitsPerByte.toFixed(4)} bits/byte`}`,
-    );
+await train(runs, data, settings);
+
+/** Trains on `data` in a folder of its own, going on from what was done there. */
+async function train(runFolder: string, trained: PackedDocuments, how: RunSettings): Promise<void> {
+  await mkdir(runFolder, { recursive: true });
+  const begin = performance.now();
+  const files = { checkpoints: path.join(runFolder, 'checkpoints'), companions: tokenizerPaths };
+  for await (const report of trainModel(config, parameters, trained, validation, how, files)) {
+    const bitsPerByte = report.validation === undefined ? undefined : report.validation / Math.LN2 / bytesPerToken;
+    await appendFile(path.join(runFolder, 'metrics.jsonl'), `${JSON.stringify({ ...report, bitsPerByte })}\n`);
+    const elapsed = (performance.now() - begin) / 1000;
+    if (report.step % 20 === 0 || bitsPerByte !== undefined) {
+      console.log(
+        `step ${report.step}/${how.schedule.steps} loss ${report.loss.toFixed(3)} mtp ${report.mtpLoss?.toFixed(3) ?? '-'} lr ${report.learningRate.toExponential(1)} ` +
+          `norm ${report.gradientNorm.toFixed(2)} load ${report.imbalance?.toFixed(2) ?? '-'} ${Math.round(report.tokens / report.seconds)} tok/s ` +
+          `${(elapsed / 60).toFixed(1)} min${bitsPerByte === undefined ? '' : ` validation ${bitsPerByte.toFixed(4)} bits/byte`}`,
+      );
+    }
   }
 }
+
 if (variant === 'moe') {
+  // one reading in ten goes on with what was learnt before; most others are openings, which say whom a tale is about
+  const tuning: TokenDocument[] = first.filter((_, i) => i % 10 === 0);
+  const tales = (await collection('tinystories')).filter((tale) => !isHeldOut(tale) && tale.text.length < 2200);
+  for (let cast = 0; cast <= TUNING.openings; cast++) {
+    for (const [i, tale] of tales.entries()) {
+      const example = recastChat(tale, SEED + 100 + cast, i);
+      if (!example) continue;
+      if (cast === 0) tuning.push(chatted(example));
+      else tuning.push(unfinished(chatted({ ...example, reply: openingOf(example.reply) })));
+    }
+  }
+  for (let i = 0; i < TUNING.problems; i++) tuning.push(chatted(arithmeticChat(SEED + 2, i, 'train')));
+  await train(path.join(runs, 'tuning'), packDocuments(tuning, { sequence: SEQUENCE, rows: ROWS, seed: SEED + 2 }), {
+    ...settings,
+    schedule: { ...settings.schedule, peak: TUNING.peak, warmupSteps: 30, steps: TUNING.steps, decayShare: 0.9 },
+  });
   await rm(path.join(runs, 'model'), { recursive: true, force: true });
   await writeModel(path.join(runs, 'model'), config, parameters, tokenizerPaths);
   for (const name of ['config.json', 'model.safetensors'])
