@@ -11,7 +11,13 @@ export default defineConfig({
   builder: {},
   // The cost explorer is bundled for itself: what it needs of zod would otherwise weigh on the chat page.
   environments: {
-    client: { build: { rolldownOptions: { input: { chat: 'web/index.html', train: 'web/train/index.html' } } } },
+    client: {
+      build: {
+        rolldownOptions: {
+          input: { chat: 'web/index.html', engine: 'web/engine/index.html', train: 'web/train/index.html' },
+        },
+      },
+    },
     cost: {
       consumer: 'client',
       build: {

@@ -70,6 +70,8 @@ export interface EngineStatus {
   readonly running: number;
   readonly waiting: number;
   readonly blocks: { readonly total: number; readonly free: number; readonly cached: number };
+  /** Of each layer with experts: tokens given to each expert since the engine started. */
+  readonly expertLoads: Readonly<Record<string, readonly number[]>>;
   /** Since the engine started. */
   readonly counts: {
     readonly steps: number;
@@ -134,6 +136,7 @@ export class Engine {
       running,
       waiting,
       blocks: { total: pool.blocks, free: pool.free, cached: pool.cached },
+      expertLoads: this.#runner.expertLoads,
       counts: { ...this.#counts, ...counts, drafts: this.#speculation.counts },
     };
   }

@@ -24,6 +24,8 @@ interface Cost {
 }
 
 export interface DraftCounts {
+  /** Times that a sequence's drafts were checked. */
+  readonly drafts: number;
   /** Tokens that were drafted and checked, and those that the sampler then drew. */
   readonly drafted: number;
   readonly accepted: number;
@@ -33,7 +35,7 @@ export interface DraftCounts {
 
 export class Speculation {
   readonly deepest: number;
-  readonly counts: { drafted: number; accepted: number; acceptedByPlace: number[] };
+  readonly counts: { drafts: number; drafted: number; accepted: number; acceptedByPlace: number[] };
   /** By place: how often it and all before it are right. Hopeful until measured, so that it is measured. */
   readonly #reached: number[];
   /** By batch (its logarithm) and depth. */
@@ -44,7 +46,7 @@ export class Speculation {
   constructor(deepest: number) {
     this.deepest = deepest;
     this.#reached = Array.from({ length: deepest }, (_, place) => 0.7 ** (place + 1));
-    this.counts = { drafted: 0, accepted: 0, acceptedByPlace: new Array<number>(deepest).fill(0) };
+    this.counts = { drafts: 0, drafted: 0, accepted: 0, acceptedByPlace: new Array<number>(deepest).fill(0) };
   }
 
   /** Depth for the next step of `sequences` that write. */
@@ -73,6 +75,7 @@ export class Speculation {
 
   /** Of `drafted` tokens of a sequence the first `accepted` were drawn. */
   checked(drafted: number, accepted: number): void {
+    if (drafted > 0) this.counts.drafts++;
     this.counts.drafted += drafted;
     this.counts.accepted += accepted;
     for (let place = 0; place < drafted; place++) {

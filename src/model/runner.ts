@@ -42,6 +42,8 @@ export interface Runner {
   step(chunks: readonly SequenceChunk[]): Promise<Float32Array>;
   /** Continues what the last step computed; null where the model has no MTP module or nothing is to be drafted. */
   readonly drafter: Drafter | null;
+  /** By layer with experts: the tokens that each of them was given in all steps so far. */
+  readonly expertLoads: Readonly<Record<string, readonly number[]>>;
   /** As `step`. @returns what each operation did and when each thread worked on it, in order */
   profile(chunks: readonly SequenceChunk[]): Promise<ProfiledOp[]>;
 }
@@ -94,6 +96,10 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
       ? await createDrafter(model, config, { ...limits, drafts }, caches, program.f32(hidden))
       : null;
 
+  const loads = routes.map(({ layer, plan }) => {
+    const offsets = program.i32(plan.offsets);
+    return { layer, offsets, tokens: new Array<number>(offsets.length - 1).fill(0) };
+  });
   const idRows = program.i32(ids);
   const slotRows = program.i32(paging.slots);
   const positionRows = program.i32(paging.positions);
@@ -128,9 +134,13 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
   return {
     limits,
     drafter,
+    expertLoads: Object.fromEntries(loads.map(({ layer, tokens }) => [layer, tokens])),
     async step(chunks) {
       const lengths = enter(chunks);
       await program.run(lengths);
+      for (const { offsets, tokens } of loads) {
+        for (let e = 0; e < tokens.length; e++) tokens[e]! += offsets[e + 1]! - offsets[e]!;
+      }
       return logitRows.subarray(0, lengths.logit * config.vocabSize);
     },
     async profile(chunks) {

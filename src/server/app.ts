@@ -6,11 +6,13 @@ import { ApiError, errorBody, toApiError } from './api-error.ts';
 import { requireApiKey } from './api-key.ts';
 import { type ChatCompletion, startChat } from './chat-completions.ts';
 import { startCompletion, type TextCompletion } from './completions.ts';
+import { engineEvents } from './engine-events.ts';
 import { eventStream } from './event-stream.ts';
 import { readBody } from './json-body.ts';
 import type { Metrics } from './metrics.ts';
 import { pages } from './pages.ts';
 import { chatBody, completionBody } from './request-bodies.ts';
+import { timingsOf } from './timings.ts';
 import { trainingRuns, type WatchedRuns } from './training-runs.ts';
 
 export interface AppOptions {
@@ -75,12 +77,17 @@ export function createApp({ model, apiKey, log, metrics, runs, pagesFolder }: Ap
     '/v1/runs',
     trainingRuns(runs, (error) => describe(error, '/v1/runs')),
   );
+  app.get('/v1/engine', (c) => {
+    const gone = AbortSignal.any([c.req.raw.signal, runs.stopping]);
+    return eventStream(engineEvents(model.engine, model.name, gone), (error) => describe(error, c.req.path));
+  });
   for (const [path, allow] of [
     ['/health', 'GET'],
     ['/metrics', 'GET'],
     ['/v1/models', 'GET'],
     ['/v1/models/:model', 'GET'],
     ['/v1/runs', 'GET'],
+    ['/v1/engine', 'GET'],
     ['/v1/chat/completions', 'POST'],
     ['/v1/completions', 'POST'],
   ] as const) {
@@ -95,7 +102,12 @@ export function createApp({ model, apiKey, log, metrics, runs, pagesFolder }: Ap
   });
 
   async function answer(c: Context, stream: boolean, started: ChatCompletion | TextCompletion) {
-    metrics.follow(started.generation);
+    const { generation } = started;
+    metrics.follow(generation);
+    void generation.ended.then(() => {
+      const { promptTokens, cachedTokens, completionTokens } = generation.usage;
+      log.info({ promptTokens, cachedTokens, completionTokens, ...timingsOf(generation) }, 'answer');
+    });
     if (!stream) return c.json(await started.whole());
     return eventStream(started.chunks(), (error) => describe(error, c.req.path));
   }

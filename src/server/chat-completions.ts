@@ -9,6 +9,7 @@ import type { TextGeneration, TextPiece } from '../engine/text-generation.ts';
 import { chatLogprob } from './logprobs.ts';
 import type { ChatBody } from './request-bodies.ts';
 import { textOptions } from './text-options.ts';
+import { timingsOf } from './timings.ts';
 import { usageOf } from './usage.ts';
 
 /** An answer under way, to be taken as one object or as a series of them. */
@@ -65,6 +66,7 @@ export function startChat(model: LanguageModel, body: ChatBody, signal: AbortSig
           },
         ],
         usage: usageOf(generation.usage, parts.reasoningTokens),
+        ...(body.timings && { timings: timingsOf(generation) }),
       };
     },
     async *chunks() {
@@ -86,12 +88,13 @@ export function startChat(model: LanguageModel, body: ChatBody, signal: AbortSig
         if (content !== '' || logprobs) yield chunk({ content }, null, logprobs);
         if (piece.finish) yield chunk({}, piece.finish);
       }
-      if (withUsage) {
+      if (withUsage || body.timings) {
         yield {
           ...head,
           object: 'chat.completion.chunk',
           choices: [],
-          usage: usageOf(generation.usage, reasoningTokens),
+          ...(withUsage && { usage: usageOf(generation.usage, reasoningTokens) }),
+          ...(body.timings && { timings: timingsOf(generation) }),
         };
       }
     },

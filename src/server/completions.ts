@@ -5,6 +5,7 @@ import type { TextGeneration, TextPiece } from '../engine/text-generation.ts';
 import { completionLogprobs } from './logprobs.ts';
 import type { CompletionBody } from './request-bodies.ts';
 import { textOptions } from './text-options.ts';
+import { timingsOf } from './timings.ts';
 import { usageOf } from './usage.ts';
 
 /** OpenAI's default length of a text completion. */
@@ -37,12 +38,13 @@ export function startCompletion(model: LanguageModel, body: CompletionBody, sign
     logprobs: body.logprobs == null ? null : completionLogprobs(model, pieces, textBefore),
     finish_reason: pieces.at(-1)?.finish ?? null,
   });
+  const timings = () => body.timings && { timings: timingsOf(generation) };
   return {
     generation,
     async whole() {
       const pieces: TextPiece[] = [];
       for await (const piece of generation) pieces.push(piece);
-      return { ...head, choices: [choice(pieces, 0)], usage: usageOf(generation.usage) };
+      return { ...head, choices: [choice(pieces, 0)], usage: usageOf(generation.usage), ...timings() };
     },
     async *chunks() {
       const withUsage = body.stream_options?.include_usage === true;
@@ -52,7 +54,8 @@ export function startCompletion(model: LanguageModel, body: CompletionBody, sign
         yield { ...head, choices: [choice([piece], written)], ...(withUsage && { usage: null }) };
         written += piece.text.length;
       }
-      if (withUsage) yield { ...head, choices: [], usage: usageOf(generation.usage) };
+      const usage = withUsage && { usage: usageOf(generation.usage) };
+      if (usage || body.timings) yield { ...head, choices: [], ...usage, ...timings() };
     },
   };
 }

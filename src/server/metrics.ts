@@ -61,6 +61,20 @@ export function createMetrics(engine: Engine, modelName: string): Metrics {
     'Prompt tokens found in the prefix cache',
     () => status().counts.cachedPromptTokens,
   );
+  const drafts = () => status().counts.drafts;
+  counter('vllm:spec_decode_num_drafts_total', 'Times that drafts of a request were checked', () => drafts().drafts);
+  counter('vllm:spec_decode_num_draft_tokens_total', 'Tokens drafted and checked', () => drafts().drafted);
+  counter('vllm:spec_decode_num_accepted_tokens_total', 'Drafted tokens that were kept', () => drafts().accepted);
+  new Counter({
+    name: 'vllm:spec_decode_num_accepted_tokens_per_pos_total',
+    help: 'Drafted tokens that were kept, by their place in the draft',
+    labelNames: ['position'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [position, kept] of drafts().acceptedByPlace.entries()) this.inc({ position }, kept);
+    },
+  });
   counter('farthing:steps_total', 'Steps of the model', () => status().counts.steps);
   new Counter({
     name: 'vllm:request_success_total',
@@ -75,6 +89,8 @@ export function createMetrics(engine: Engine, modelName: string): Metrics {
     },
   });
   const queue = seconds('vllm:request_queue_time_seconds', 'From arrival to the first step');
+  const prefill = seconds('vllm:request_prefill_time_seconds', 'From the first step to the first token');
+  const decode = seconds('vllm:request_decode_time_seconds', 'From the first token to the last');
   const ttft = seconds('vllm:time_to_first_token_seconds', 'From arrival to the first token');
   const tpot = seconds('vllm:request_time_per_output_token_seconds', 'Between tokens of an answer, on average');
   const whole = seconds('vllm:e2e_request_latency_seconds', 'From arrival to the last token');
@@ -87,6 +103,8 @@ export function createMetrics(engine: Engine, modelName: string): Metrics {
       const { arrived, started, firstToken, finished } = answer.times;
       if (firstToken === 0) return;
       queue.observe((started - arrived) / 1000);
+      prefill.observe((firstToken - started) / 1000);
+      decode.observe((finished - firstToken) / 1000);
       ttft.observe((firstToken - arrived) / 1000);
       whole.observe((finished - arrived) / 1000);
       const { completionTokens } = answer.usage;

@@ -53,6 +53,8 @@ const common = {
   priority: whole(0, 1000),
   /** As in vLLM: requests with different salts share no cached prefix. */
   cache_salt: text('a string').max(256).nullish(),
+  /** Ours: report where the time of the answer went. */
+  timings: z.boolean('expected true or false').nullish(),
   frequency_penalty: z.literal(0, 'only 0 is supported').nullish(),
   presence_penalty: z.literal(0, 'only 0 is supported').nullish(),
   logit_bias: z.record(z.string(), z.never('logit_bias is not supported')).nullish(),

@@ -415,6 +415,7 @@ describe.runIf(browserToTestWith)('the chat page', () => {
     expect(reached).toEqual([
       'Farthing',
       'Chat',
+      'Engine',
       'Train',
       'Cost',
       'New chat',

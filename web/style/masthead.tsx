@@ -6,6 +6,7 @@ import { shownTheme, switchTheme } from './theme.ts';
 
 const PAGES = [
   { path: '', name: 'Chat' },
+  { path: 'engine/', name: 'Engine' },
   { path: 'train/', name: 'Train' },
   { path: 'cost/', name: 'Cost' },
 ] as const;

@@ -1,0 +1,23 @@
+/** What the engine is doing, twice a second, for the page at /engine: `GET /v1/engine` as server-sent events. */
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Engine } from '../engine/engine.ts';
+
+const EVERY_MS = 500;
+
+export async function* engineEvents(engine: Engine, model: string, gone: AbortSignal): AsyncGenerator<object> {
+  while (!gone.aborted) {
+    const { running, waiting, blocks, counts, expertLoads } = engine.status();
+    const { steps, promptTokens, cachedPromptTokens, generatedTokens, preemptions, drafts, finished } = counts;
+    yield {
+      model,
+      seconds: performance.now() / 1000,
+      running,
+      waiting,
+      blocks,
+      counts: { steps, promptTokens, cachedPromptTokens, generatedTokens, preemptions, finished },
+      drafts: { drafted: drafts.drafted, accepted: drafts.accepted },
+      expertLoads,
+    };
+    await pause(EVERY_MS, undefined, { signal: gone, ref: false }).catch(() => {});
+  }
+}
