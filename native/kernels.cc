@@ -24,10 +24,11 @@ namespace FARTHING_ISA {
 #include "kernels/e2m1.h"
 //
 #include "kernels/pack.h"
+#if defined(FARTHING_amx)
+#include "kernels/tiles.h"
+#endif
 //
 #include "kernels/product.h"
-//
-#include "kernels/matrix_unit.h"
 //
 #include "kernels/outer.h"
 //
