@@ -15,6 +15,8 @@ namespace farthing {
 namespace FARTHING_ISA {
 #include "kernels/simd.h"
 //
+#include "kernels/tiles.h"
+//
 #include "kernels/elementwise.h"
 //
 #include "kernels/attention.h"
@@ -24,9 +26,6 @@ namespace FARTHING_ISA {
 #include "kernels/e2m1.h"
 //
 #include "kernels/pack.h"
-#if defined(FARTHING_amx)
-#include "kernels/tiles.h"
-#endif
 //
 #include "kernels/product.h"
 //

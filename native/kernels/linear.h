@@ -3,11 +3,7 @@
 
 // Most rows whose activations are taken into scratch together, the step in which there may be fewer, and the bytes they
 // may take, so that panels find room beside them.
-#if defined(FARTHING_amx)
-constexpr int kRowsAtOnce = 256, kRowStep = 32;
-#else
-constexpr int kRowsAtOnce = 8 * kProductRows, kRowStep = kProductRows;
-#endif
+constexpr int kRowsAtOnce = kHasTiles ? 256 : 8 * kProductRows, kRowStep = kHasTiles ? 32 : kProductRows;
 constexpr int64_t kBytesOfRows = 512 << 10;
 
 // Rows of one product, wherever they lie.
@@ -144,7 +140,7 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
     if (products.rows(p) > most_rows) most_rows = products.rows(p);
   }
   if (blocks == 0) return;
-  [[maybe_unused]] const typename Mode::Registers registers(most_rows);
+  const Tiles tiles(most_rows);
   // few blocks: small chunks, so that all threads have work; many: wide ones, so that activations are taken less often
   int chunk = 4;
   const auto chunks_of = [&](int width) { return (panels + width - 1) / width; };

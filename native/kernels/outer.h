@@ -110,7 +110,7 @@ static void run_outer(const Op& op, const Context& ctx, const View* gradients, i
   const auto pieces_along = [&] { return (panels_of(depth) + panels - 1) / panels; };
   while (panels > 8 && static_cast<int64_t>(count) * across * pieces_along() < 4 * ctx.threads) panels -= 8;
   const int along = pieces_along();
-  [[maybe_unused]] const typename Mode::Registers registers(outputs);
+  const Tiles tiles(outputs);
   OuterChunk<Mode> chunk(ctx.local<typename Mode::Element>(OuterChunk<Mode>::kElements));
   ctx.parallel(op, static_cast<int64_t>(count) * across * along, 1, [&](int64_t item, int64_t) {
     const int e = static_cast<int>(item / (across * along)), at = static_cast<int>(item % (across * along));

@@ -11,11 +11,6 @@ constexpr int kProductRows = 12, kProductPanels = 2, kStreamRows = 4;
 constexpr int kProductRows = 4, kProductPanels = 1, kStreamRows = 1;
 #endif
 
-// What the processor needs to be told before products of up to `most_rows` rows.
-struct NoRegisters {
-  explicit NoRegisters(int64_t) {}
-};
-
 // One pair of k for 16 outputs, widened to f32.
 struct FloatPair {
   Vec even, odd;
@@ -28,7 +23,6 @@ static inline Vec round_to_bf16(Vec v) { return odd_floats(to_pairs(v, v)); }
 struct FloatMode {
   using Element = float;
   using Weights = FloatPair;
-  using Registers = NoRegisters;
   static constexpr int kDepthStep = 1;  // of k that activations are filled up to
   static constexpr int kPerPair = 2;
   static constexpr DType kScratchFormat = DType::PackedF32;  // of panels made on the way
@@ -65,13 +59,7 @@ struct FloatMode {
 struct PairMode {
   using Element = Pair;
   using Weights = PairVec;
-#if defined(FARTHING_amx)
-  using Registers = Tiles;
-  static constexpr int kDepthStep = 2 * kTilePairs;
-#else
-  using Registers = NoRegisters;
-  static constexpr int kDepthStep = 1;
-#endif
+  static constexpr int kDepthStep = kHasTiles ? 2 * kTilePairs : 1;
   static constexpr int kPerPair = 1;
   static constexpr DType kScratchFormat = DType::PackedBF16;
 

@@ -3,9 +3,20 @@
 // An element of c takes the even and the odd members of the 16 pairs as two chains from zero, and then adds both; so a
 // row depends neither on the rows beside it nor on what is added in whole zero pairs. Subnormals are taken as zero.
 
+#if defined(FARTHING_amx)
+constexpr bool kHasTiles = true;
+#else
+constexpr bool kHasTiles = false;
+struct Tiles {
+  explicit Tiles(int64_t) {}
+};
+#endif
+
 constexpr int kTileRows16 = 16;                       // rows of every tile
 constexpr int kTilePairs = 16;                        // pairs of k in one step
 constexpr int kTileBytes = kTileRows16 * 64;
+
+#if defined(FARTHING_amx)
 
 template <int TILE>
 static inline void tile_zero() {
@@ -40,15 +51,16 @@ struct Tiles {
 };
 
 // c[i][j] += a[i] · b[j] over steps of 16 pairs, for ROWS x COLUMNS tiles, ROWS * COLUMNS <= 4; register
-// i * COLUMNS + j holds c[i][j]. Of a: how far its rows, its tiles and its steps lie apart. Steps of b: kTileBytes.
+// i * COLUMNS + j holds c[i][j]. Of a: how far its rows, its tiles and its steps lie apart; of b: its rows.
 template <int ROWS, int COLUMNS>
-static inline void tile_steps(const Pair* a, int64_t row, int64_t tile, int64_t step, const uint8_t* const* b, int steps) {
+static inline void tile_steps(const Pair* a, int64_t row, int64_t tile, int64_t step, const uint8_t* const* b, int steps,
+                              int64_t b_row_bytes = 64) {
   static_assert(ROWS <= 2 && ROWS * COLUMNS <= 4);
   for (int s = 0; s < steps; ++s, a += step) {
     tile_load<4>(a, row * sizeof(Pair));
     if constexpr (ROWS == 2) tile_load<5>(a + tile, row * sizeof(Pair));
     const auto column = [&]<int J>(std::integral_constant<int, J>) {
-      tile_load<6 + J % 2>(b[J] + s * kTileBytes, 64);
+      tile_load<6 + J % 2>(b[J] + s * kTilePairs * b_row_bytes, b_row_bytes);
       tile_multiply<J, 4, 6 + J % 2>();
       if constexpr (ROWS == 2) tile_multiply<COLUMNS + J, 5, 6 + J % 2>();
     };
@@ -86,3 +98,5 @@ static inline void store_tiles(float* to, int64_t stride) {
     tile_store<t.value>(to + i * kTileRows16 * stride + j * kLanes, stride * sizeof(float));
   });
 }
+
+#endif
