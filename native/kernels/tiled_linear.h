@@ -87,6 +87,8 @@ static inline void multiply_tiles(const Activations<PairMode>& a, const RowBlock
 
 // Panels [first, last) of a block of rows; one tile of rows takes four panels at once, more take two.
 static void multiply(const Activations<PairMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
+  // the scales of FP4 change too often for tiles
+  if (weight.dtype == DType::PackedFP4) return multiply<PairMode>(a, rows, weight, first, last, finish);
   int panel = first;
   if (rows.count <= kTileRows16)
     for (; panel + 4 <= last && panel % 4 == 0; panel += 4) multiply_tiles<4>(a, rows, weight, panel, finish);
