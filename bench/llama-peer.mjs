@@ -7,7 +7,7 @@ const { prompt, decode, depth, batch, threads, repeat } = JSON.parse(workload);
 
 const llama = await getLlama({ gpu: false, build: 'never', progressLogs: false, logLevel: LlamaLogLevel.error });
 const model = await llama.loadModel({ modelPath, gpuLayers: 0 });
-const longest = Math.max(prompt, depth + decode) + 8;
+const longest = Math.max(prompt, depth + (repeat + 1) * (decode + 1)) + 8;
 const context = await model.createContext({
   contextSize: longest,
   sequences: batch,
@@ -40,10 +40,8 @@ for (let round = 0; round <= repeat; round++) {
     prefills.push(prompt / (await timed(() => sequences[0].evaluateWithoutGeneratingNewTokens(ids(prompt)))));
   }
   if (decode === 0) continue;
-  for (const sequence of sequences) {
-    await sequence.clearHistory();
-    if (depth > 0) await sequence.evaluateWithoutGeneratingNewTokens(ids(depth));
-  }
+  if (round === 0 && depth > 0)
+    for (const sequence of sequences) await sequence.evaluateWithoutGeneratingNewTokens(ids(depth));
   const seconds = await timed(() => Promise.all(sequences.map((sequence) => write(sequence, ids(1), decode))));
   decodes.push((decode * batch) / seconds);
 }

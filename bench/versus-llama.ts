@@ -1,19 +1,31 @@
 /**
- * Decode and prefill beside llama.cpp on the same random weights: `npx tsx bench/versus-llama.ts medium 2`
- * (shape, threads). Needs the peer: `npm ci --prefix bench`. Both run in turn in one session; ours is FP8, the peer's
- * Q8_0. Writes bench/results/versus-llama-SHAPE-THREADS.json.
+ * Decode and prefill beside llama.cpp on the same random weights:
+ * `npx tsx bench/versus-llama.ts --shape medium --threads 2 --dtype fp8` (peer: Q8_0, or BF16 beside --dtype bf16).
+ * Needs `npm run build` and the peer: `npm ci --prefix bench`. Row by row both run in turn. Prints a table and writes
+ * bench/results/versus-llama-SHAPE-DTYPE-THREADS.json; some minutes for medium.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { parseArgs } from 'node:util';
 import { exportGguf } from '../src/model/gguf-export.ts';
 import { SHAPES, writeRandomCheckpoint } from '../src/model/random-checkpoint.ts';
 
-const shape = (process.argv[2] ?? 'small') as keyof typeof SHAPES;
-const threads = Number(process.argv[3] ?? 2);
-const repeat = Number(process.argv[4] ?? 3);
-if (!Object.hasOwn(SHAPES, shape)) throw new Error(`shape "${shape}": expected ${Object.keys(SHAPES).join(', ')}`);
+const { values: options } = parseArgs({
+  options: {
+    shape: { type: 'string', default: 'small' },
+    threads: { type: 'string', default: '2' },
+    dtype: { type: 'string', default: 'fp8' },
+    repeat: { type: 'string', default: '3' },
+  },
+});
+const PEER_TYPES = { fp8: 'q8_0', bf16: 'bf16' } as const;
+const shape = options.shape as keyof typeof SHAPES;
+const dtype = options.dtype as keyof typeof PEER_TYPES;
+const [threads, repeat] = [Number(options.threads), Number(options.repeat)];
+if (!Object.hasOwn(SHAPES, shape)) throw new Error(`--shape ${shape}: expected ${Object.keys(SHAPES).join(', ')}`);
+if (!Object.hasOwn(PEER_TYPES, dtype)) throw new Error(`--dtype ${dtype}: expected fp8 or bf16`);
 
 const ROWS = [
   { name: 'decode, empty context', prompt: 0, decode: 64, depth: 0, batch: 1 },
@@ -25,61 +37,73 @@ const ROWS = [
 ].filter(({ depth }) => shape !== 'small' || depth < 8192);
 
 const cache = path.join(os.tmpdir(), 'farthing-bench');
-const folder = path.join(cache, `${shape}-fp8`);
-const gguf = path.join(cache, `${shape}-q8_0.gguf`);
+const folder = path.join(cache, `${shape}-${dtype}`);
+const gguf = path.join(cache, `${shape}-${PEER_TYPES[dtype]}.gguf`);
 mkdirSync(cache, { recursive: true });
 if (!existsSync(path.join(folder, 'config.json')))
-  await writeRandomCheckpoint(folder, SHAPES[shape], { dtype: 'fp8', seed: 1 });
-if (!existsSync(gguf)) await exportGguf(folder, gguf, 'q8_0');
+  await writeRandomCheckpoint(folder, SHAPES[shape], { dtype, seed: 1 });
+if (!existsSync(gguf)) await exportGguf(folder, gguf, PEER_TYPES[dtype]);
 
-interface Result {
-  prefill: { tokensPerSecond: Rate } | null;
-  decode: { tokensPerSecond: Rate } | null;
-}
 interface Rate {
-  median: number;
-  min: number;
-  max: number;
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
 }
-const run = (args: string[], environment: NodeJS.ProcessEnv = {}): Result =>
-  JSON.parse(
-    execFileSync('node', args, {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-      env: { ...process.env, ...environment },
-    }),
-  );
+interface PeerResult {
+  readonly prefill: { readonly tokensPerSecond: Rate } | null;
+  readonly decode: { readonly tokensPerSecond: Rate } | null;
+}
+interface OurResult {
+  readonly prefill: { readonly tokensPerSecond: Rate };
+  readonly decode: { readonly tokensPerSecond: Rate };
+  readonly memory: { readonly shareOfBandwidth: number };
+  readonly arithmetic: { readonly shareOfPeak: number };
+  readonly machine: {
+    readonly instructionSet: string;
+    readonly readBytesPerSecond: number;
+    readonly flopsPerSecond: number;
+  };
+}
+
+function run<Result>(args: readonly string[], environment: NodeJS.ProcessEnv = {}): Result {
+  const env = { ...process.env, ...environment };
+  return JSON.parse(
+    execFileSync('node', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], env }),
+  ) as Result;
+}
 
 const vocabulary = (SHAPES[shape] as { vocab_size: number }).vocab_size;
+const perSecond = ({ median, min, max }: Rate) => `${median.toFixed(1)} (${min.toFixed(1)}–${max.toFixed(1)})`;
+console.log(`${'tokens/s: median (min–max)'.padEnd(28)}${'ours'.padEnd(30)}${'peer'.padEnd(30)}ratio  of bound`);
+let machine: OurResult['machine'] | undefined;
 const rows = ROWS.map(({ name, ...workload }) => {
-  const { prompt, decode, depth, batch } = workload;
-  const flags = { model: folder, prompt, decode, depth, batch, threads, repeat };
-  const rateOf = ({ prefill, decode: written }: Result) => (prompt > 0 ? prefill! : written!).tokensPerSecond;
-  const ours = rateOf(
-    run([
-      'dist/cli/main.js',
-      'bench',
-      '--json',
-      ...Object.entries(flags).flatMap(([key, value]) => [`--${key}`, String(value)]),
-    ]),
-  );
-  const peer = rateOf(
-    run(['bench/llama-peer.mjs', gguf, JSON.stringify({ ...workload, threads, repeat })], {
-      UV_THREADPOOL_SIZE: '1',
-      PEER_VOCABULARY: String(vocabulary),
-    }),
-  );
+  const reads = workload.prompt > 0;
+  const flags = { model: folder, ...workload, threads, repeat };
+  const ourFlags = Object.entries(flags).flatMap(([key, value]) => [`--${key}`, String(value)]);
+  const result = run<OurResult>(['dist/cli/main.js', 'bench', '--json', ...ourFlags]);
+  machine = result.machine;
+  const peerResult = run<PeerResult>(['bench/llama-peer.mjs', gguf, JSON.stringify({ ...workload, threads, repeat })], {
+    UV_THREADPOOL_SIZE: '1',
+    PEER_VOCABULARY: String(vocabulary),
+  });
+  const ours = (reads ? result.prefill : result.decode).tokensPerSecond;
+  const measuredPeer = reads ? peerResult.prefill : peerResult.decode;
+  if (!measuredPeer) throw new Error(`the peer measured nothing for "${name}"`);
+  const peer = measuredPeer.tokensPerSecond;
+  const bound = reads
+    ? { of: 'peak arithmetic', share: result.arithmetic.shareOfPeak }
+    : { of: 'memory bandwidth', share: result.memory.shareOfBandwidth };
+  const ratio = ours.median / peer.median;
   console.log(
-    `${name.padEnd(28)} ours ${ours.median.toFixed(1)} (${ours.min.toFixed(1)}–${ours.max.toFixed(1)})  ` +
-      `peer ${peer.median.toFixed(1)} (${peer.min.toFixed(1)}–${peer.max.toFixed(1)})  ratio ${(ours.median / peer.median).toFixed(2)}`,
+    `${name.padEnd(28)}${perSecond(ours).padEnd(30)}${perSecond(peer).padEnd(30)}${ratio.toFixed(2).padStart(5)}  ` +
+      `${(100 * bound.share).toFixed(0)} % of ${bound.of}`,
   );
-  return { name, ours, peer, ratio: ours.median / peer.median };
+  return { name, ours, peer, ratio, bound };
 });
 
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-const machine = { processor: os.cpus()[0]?.model, cores: os.availableParallelism(), threads };
 mkdirSync('bench/results', { recursive: true });
 writeFileSync(
-  `bench/results/versus-llama-${shape}-${threads}.json`,
-  `${JSON.stringify({ shape, machine, date: new Date().toISOString().slice(0, 10), commit, rows }, null, 2)}\n`,
+  `bench/results/versus-llama-${shape}-${dtype}-${threads}.json`,
+  `${JSON.stringify({ shape, ours: dtype, peer: PEER_TYPES[dtype], machine, load: os.loadavg()[0], date: new Date().toISOString(), commit, rows }, null, 2)}\n`,
 );

@@ -15,6 +15,8 @@ namespace farthing {
 namespace FARTHING_ISA {
 #include "kernels/simd.h"
 //
+#include "kernels/tiles.h"
+//
 #include "kernels/elementwise.h"
 //
 #include "kernels/attention.h"
@@ -26,8 +28,6 @@ namespace FARTHING_ISA {
 #include "kernels/pack.h"
 //
 #include "kernels/product.h"
-//
-#include "kernels/matrix_unit.h"
 //
 #include "kernels/outer.h"
 //

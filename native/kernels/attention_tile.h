@@ -98,9 +98,43 @@ static inline void product(float* out, int rows, const T* x, int64_t stride, con
 constexpr auto from_zero = [](const float*, int) { return zero(); };
 constexpr auto from_out = [](const float* at, int) { return load(at); };
 
+#if defined(FARTHING_amx)
+#include "tiled_attention.h"
+#endif
+
+// Scores: out[n][lane] = sum over k < pairs of x(n, k) * columns[k][lane]. With tiles and whole steps of k, rows of x
+// and of out up to a multiple of 16 are read and written.
+static inline void score_pairs(float* out, int rows, const Pair* x, int64_t stride, const Pair* columns, int width, int used,
+                               int pairs) {
+#if defined(FARTHING_amx)
+  if (pairs % kTilePairs == 0) return tile_scores(out, rows, x, stride, columns, width, pairs / kTilePairs);
+#endif
+  product<Order::Rows>(out, rows, x, stride, columns, width, used, pairs, from_zero);
+}
+
+// Mixed values: out[d][lane] = start + sum over k < pairs of zipped[k][d] * columns[k][lane]. With tiles, rows of zipped
+// up to a multiple of 16 are read, and must be zero.
+template <class Start>
+static inline void mix_pairs(float* out, int dims, const Pair* zipped, int64_t stride, const Pair* columns, int width,
+                             [[maybe_unused]] int used, int pairs, Start start) {
+#if defined(FARTHING_amx)
+  tile_mix(out, dims, zipped, stride, columns, width, pairs, start);
+#else
+  product<Order::Transposed>(out, dims, zipped, stride, columns, width, used, pairs, start);
+#endif
+}
+
 static inline int to_lanes(int rows) { return (rows + kLanes - 1) / kLanes * kLanes; }
 
 static inline void clear(float* to, int64_t count) { memset(to, 0, count * sizeof(float)); }
+
+// Zero rows after `pairs` rows, up to a whole step of tiles.
+static inline void fill_up_steps([[maybe_unused]] Pair* rows, [[maybe_unused]] int64_t width, [[maybe_unused]] int pairs) {
+  if constexpr (kHasTiles) {
+    const int whole = (pairs + kTilePairs - 1) / kTilePairs * kTilePairs;
+    memset(rows + pairs * width, 0, (whole - pairs) * width * sizeof(Pair));
+  }
+}
 
 // Rows 2k and 2k + 1 of columns[depth][width] become row k of pairs[ceil(depth / 2)][width]; pairs may be columns.
 static inline void pair_rows(Pair* pairs, const float* columns, int width, int depth) {

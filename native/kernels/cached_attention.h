@@ -126,6 +126,7 @@ static void attend_by_split(const Op& op, const Context& ctx, const CachedAttent
 static void cached_attention(const Op& op, const Context& ctx, const CachedAttention& a) {
   const int64_t rows = ctx.rows(*a.out);
   const int most_tokens = kUnitRows > a.group_heads() ? kUnitRows / a.group_heads() : 1;
+  const Tiles tiles(kTileRows16);
   const size_t run_floats = (rows * sizeof(Run) + 63) / 64 * 16;
   float* memory = ctx.local<float>(run_floats + Unit::floats(a, to_lanes(most_tokens * a.group_heads())));
   Runs all{reinterpret_cast<Run*>(memory), 0};

@@ -84,13 +84,16 @@ static inline Rows<float> float_rows(const CachedAttention& a, const View& cache
 
 static inline Rows<uint16_t> bf16_rows(const CachedAttention& a, const View& cache, int sequence, int base, int count,
                                        int first, int cols, uint16_t* copy) {
-  if (neighbours(a, sequence, base, count)) return {cache.bf16(a.cache_row(sequence, base)) + first, cache.stride};
+  const int64_t row = a.cache_row(sequence, base);
+  const int touched = kHasTiles ? to_lanes(count) : count;
+  if (row + touched <= cache.times && neighbours(a, sequence, base, count)) return {cache.bf16(row) + first, cache.stride};
   for (int j = 0; j < count; ++j)
     memcpy(copy + j * cols, cache.bf16(a.cache_row(sequence, base + j)) + first, cols * sizeof(uint16_t));
   return {copy, cols};
 }
 
-// Row j of pairs[ceil(count / 2)][cols] is rows 2j and 2j + 1 of x side by side; a missing last row is zero.
+// Row j of pairs[ceil(count / 2)][cols] is rows 2j and 2j + 1 of x side by side; a missing last row is zero, and so are
+// the rows that fill up a step of tiles.
 static inline void zip_rows(Pair* pairs, const Rows<uint16_t>& x, int count, int cols) {
   const uint16_t none[kLanes] = {};
   for (int j = 0; j < count; j += 2) {
@@ -99,6 +102,7 @@ static inline void zip_rows(Pair* pairs, const Rows<uint16_t>& x, int count, int
       store(pairs + j / 2 * cols + c, zip_bf16(even, j + 1 < count ? even + x.stride : none));
     }
   }
+  fill_up_steps(pairs, cols, (count + 1) / 2);
 }
 
 // Softmax sums of each lane over some positions: the greatest score, Σ exp(score − most), Σ exp(score − most) · value.
@@ -202,13 +206,12 @@ struct Unit {
     auto* value_pairs = reinterpret_cast<Pair*>(values);
     auto* weights = reinterpret_cast<Pair*>(scores);
     Rows<uint16_t> rows = bf16_rows(a, *a.keys, sequence(), base, count, group * a.depth, a.depth, copy);
-    product<Order::Rows>(scores, count, reinterpret_cast<const Pair*>(rows.data), rows.stride / 2,
-                         reinterpret_cast<const Pair*>(queries), width, used(), a.depth / 2, from_zero);
+    score_pairs(scores, count, reinterpret_cast<const Pair*>(rows.data), rows.stride / 2,
+                reinterpret_cast<const Pair*>(queries), width, used(), a.depth / 2);
     softmax.add_chunk(scores, count, width, mask, base);
     pair_rows(weights, scores, width, count);
     if (!a.shared()) rows = bf16_rows(a, *a.values, sequence(), base, count, group * a.value_dim, a.value_dim, copy);
     zip_rows(value_pairs, rows, count, a.value_dim);
-    product<Order::Transposed>(sums.mixed, a.value_dim, value_pairs, a.value_dim, weights, width, used(),
-                               (count + 1) / 2, decayed());
+    mix_pairs(sums.mixed, a.value_dim, value_pairs, a.value_dim, weights, width, used(), (count + 1) / 2, decayed());
   }
 };

@@ -41,7 +41,9 @@ struct CausalAttention {
 
   // Makes columns [depth][kBlockRows] the other factor.
   void round_columns(float* columns, int depth) const {
-    if (pairs) pair_rows(reinterpret_cast<Pair*>(columns), columns, kBlockRows, depth);
+    if (!pairs) return;
+    pair_rows(reinterpret_cast<Pair*>(columns), columns, kBlockRows, depth);
+    if (CausalOperand::in_tiles(depth)) fill_up_steps(reinterpret_cast<Pair*>(columns), kBlockRows, (depth + 1) / 2);
   }
 
   // Scaled queries of rows first.. as columns; the lanes beyond `count` are zero.
@@ -79,6 +81,7 @@ static inline int64_t blocks_of(int64_t rows) { return (rows + kBlockRows - 1) /
 static void causal_attention(const Op& op, const Context& ctx) {
   const View &out = op.views[0], &log_sums = op.views[1];
   const CausalAttention a(op, &op.views[2]);
+  const Tiles tiles(kTileRows16);
   const int64_t rows = ctx.rows(out), blocks = blocks_of(rows);
   float* queries = ctx.local<float>(kBlockRows * (a.qk_dim + a.v_dim + kChunk + 5) + a.copies());
   float* mixed = queries + a.qk_dim * kBlockRows;

@@ -146,6 +146,7 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
 // [dQ, dK, dShared | null, dV, delta] += [dOut, out, logSums, q, k, sharedKeys | null, v, starts], scalars as forward;
 // delta f32 [R, heads] is scratch and overwritten
 static void causal_attention_backward(const Op& op, const Context& ctx) {
+  const Tiles tiles(kTileRows16);
   const CausalGradients g(op);
   const CausalAttention a(op, &op.views[8]);
   const int64_t rows = ctx.rows(g.dout), blocks = blocks_of(rows);

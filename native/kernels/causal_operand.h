@@ -12,7 +12,9 @@ struct CausalOperand {
   uint16_t* narrow = nullptr;  // pairs: [kChunk][padded] bf16
   Pair* zipped = nullptr;      // pairs: [kChunk / 2][padded], two neighbouring rows of a column side by side
 
-  static int padded(int dim) { return to_lanes(dim); }
+  // Depths whose last step of tiles can be filled up with zeros in the room of the columns.
+  static bool in_tiles(int depth) { return kHasTiles && depth >= kTilePairs; }
+  static int padded(int dim) { return in_tiles(dim) ? (dim + 2 * kTilePairs - 1) / (2 * kTilePairs) * 2 * kTilePairs : to_lanes(dim); }
   static size_t floats(int dim) { return static_cast<size_t>(kChunk) * padded(dim); }
 
   int dim() const { return pieces[0].dim + pieces[1].dim; }
@@ -25,7 +27,7 @@ struct CausalOperand {
     zipped = reinterpret_cast<Pair*>(memory + kChunk / 2 * cols);
     for (int j = 0; j < count; ++j) {
       uint16_t* to = narrow + j * cols;
-      memset(to + cols - kLanes, 0, kLanes * sizeof(uint16_t));
+      memset(to + dim(), 0, (cols - dim()) * sizeof(uint16_t));
       narrow_row(to, pieces[0].data + j * pieces[0].stride, pieces[0].dim);
       if (pieces[1].dim) narrow_row(to + pieces[0].dim, pieces[1].data + j * pieces[1].stride, pieces[1].dim);
     }
@@ -36,8 +38,8 @@ struct CausalOperand {
   void times_columns(float* out, const float* columns) const {
     if (pairs()) {
       const int cols = padded(dim());
-      product<Order::Rows>(out, count, reinterpret_cast<const Pair*>(narrow), cols / 2,
-                           reinterpret_cast<const Pair*>(columns), kBlockRows, kBlockRows, (dim() + 1) / 2, from_zero);
+      score_pairs(out, count, reinterpret_cast<const Pair*>(narrow), cols / 2, reinterpret_cast<const Pair*>(columns),
+                  kBlockRows, kBlockRows, in_tiles(dim()) ? cols / 2 : (dim() + 1) / 2);
       return;
     }
     const auto& [own, more] = pieces;
@@ -51,8 +53,8 @@ struct CausalOperand {
   template <class Start>
   void transposed_times_columns(float* out, const float* columns, Start start) const {
     if (pairs()) {
-      product<Order::Transposed>(out, dim(), zipped, padded(dim()), reinterpret_cast<const Pair*>(columns), kBlockRows,
-                                 kBlockRows, (count + 1) / 2, start);
+      mix_pairs(out, dim(), zipped, padded(dim()), reinterpret_cast<const Pair*>(columns), kBlockRows, kBlockRows,
+                (count + 1) / 2, start);
       return;
     }
     for (const Piece& piece : pieces) {

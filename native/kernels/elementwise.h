@@ -129,8 +129,10 @@ static void rms_norm_backward(const Op& op, const Context& ctx) {
   });
   if (!dweight.data) return;
   ctx.barrier();
-  ctx.parallel(op, column_chunks(d), 1, [&](int64_t chunk, int64_t) {
-    const int first = chunk * kColumnChunk, last = first + kColumnChunk < d ? first + kColumnChunk : d;
+  // every chunk of columns takes the norm of all rows again: no more chunks than threads
+  const int share = (d + ctx.threads - 1) / ctx.threads, wide = share > kColumnChunk ? share : kColumnChunk;
+  ctx.parallel(op, (d + wide - 1) / wide, 1, [&](int64_t chunk, int64_t) {
+    const int first = chunk * wide, last = first + wide < d ? first + wide : d;
     for (int64_t r = 0; r < rows; ++r) {
       for (int group = 0; group < x.cols; group += d) {
         const Vec inverse = splat(inverse_rms(x.f32(r) + group, d, eps));
@@ -197,9 +199,11 @@ static void add_rows(const Op& op, const Context& ctx) {
   map_rows(op, ctx, op.views[0], op.views[1], op.views[2], [](Vec a, Vec b) { return add(a, b); });
 }
 
-// [sum] += [x]
+// [sum] += [x], scalars: 0 to overwrite
 static void accumulate(const Op& op, const Context& ctx) {
-  map_rows(op, ctx, op.views[0], op.views[0], op.views[1], [](Vec a, Vec b) { return add(a, b); });
+  const View &sum = op.views[0], &x = op.views[1];
+  if (op.scalars[0] != 0) return map_rows(op, ctx, sum, sum, x, [](Vec a, Vec b) { return add(a, b); });
+  each_row(op, ctx, sum, [&](int64_t r) { memcpy(sum.f32(r), x.f32(r), x.cols * sizeof(float)); });
 }
 
 // [out] <- [a, b]

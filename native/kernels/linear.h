@@ -1,8 +1,10 @@
 // Matrix products with packed weights: plain, per expert and per head. One block of rows times some panels is the
 // unit of work; see product.h for the order of sums.
 
-constexpr int kRowsAtOnce = 8 * kProductRows;        // most rows whose activations are taken into scratch together
-constexpr int64_t kBytesOfRows = 512 << 10;          // and the bytes they may take, so that panels find room beside them
+// Most rows whose activations are taken into scratch together, the step in which there may be fewer, and the bytes they
+// may take, so that panels find room beside them.
+constexpr int kRowsAtOnce = kHasTiles ? 256 : 8 * kProductRows, kRowStep = kHasTiles ? 32 : kProductRows;
+constexpr int64_t kBytesOfRows = 512 << 10;
 
 // Rows of one product, wherever they lie.
 struct RowBlock {
@@ -106,66 +108,6 @@ static inline void multiply_some(const Activations<Mode>& a, const RowBlock& row
   if constexpr (std::is_same_v<Mode, FloatMode>) multiply_panels<Mode, DType::PackedF32, PANELS>(a, rows, weight, panel, finish);
 }
 
-#if defined(FARTHING_amx)
-
-// The same on the matrix unit. FP8 weights are decoded 128 of k at a time, for one row as for many.
-template <DType format, int PANELS>
-static void multiply_on_unit(const Activations<UnitMode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
-  constexpr bool kScaled = format == DType::PackedFP8;
-  constexpr int kBlockPairs = kScaleBlock / 2;
-  using Stored = Panel<PairMode, format>;
-  const int pairs = padded_depth(weight) / 2, most = kScaled ? kBlockPairs : pairs;
-  const float* scales = kScaled ? weight.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) *
-                                                      ((weight.cols + kScaleBlock - 1) / kScaleBlock)
-                                : nullptr;
-  // FP8: a block as bf16. BF16: the last step where the depth does not fill it.
-  alignas(64) uint8_t made[PANELS][kScaled ? steps_of(kBlockPairs) * kStepBytes : kStepBytes];
-  alignas(64) Vec totals[kRowsAtOnce][PANELS];
-  UnitSums sums[2][kMatrixPanels];
-  for (int first = 0; first < pairs; first += most) {
-    const int count = pairs - first < most ? pairs - first : most, steps = steps_of(count);
-    const int stored = kScaled ? 0 : count / kStepPairs;  // steps that are read where they are stored
-    const uint8_t* panels[PANELS];
-    for (int j = 0; j < PANELS; ++j) {
-      panels[j] = panel_of(weight, panel + j) + Stored::offset(first);
-      const int lying = stored * kStepPairs, left = count - lying;
-      if (left == 0) continue;
-      uint8_t* to = made[j];
-      for (int p = lying; p < count; p += Stored::kPairsAtOnce, to += Stored::kPairsAtOnce * kLanes * sizeof(Pair))
-        Stored(panels[j] + Stored::offset(p)).put(to);
-      memset(to, 0, (steps * kStepPairs - count) * kLanes * sizeof(Pair));
-    }
-    const auto step = [&](int j, int s) { return s < stored ? panels[j] + s * kStepBytes : made[j] + (s - stored) * kStepBytes; };
-    const Vec scale = splat(kScaled ? scales[first / kBlockPairs] : 1.0f);
-    for (int m = 0; m < rows.count; m += kMatrixRows) {
-      const int left = rows.count - m < kMatrixRows ? rows.count - m : kMatrixRows;
-      const Pair* from = a.data + m * a.stride + first;
-      if (left > 16) unit_chain<2, PANELS>(from, a.stride, steps, step, sums);
-      else unit_chain<1, PANELS>(from, rows.count == 1 ? 0 : a.stride, steps, step, sums);
-      for (int i = 0; i < left; ++i) {
-        for (int j = 0; j < PANELS; ++j) {
-          const Vec sum = load(sums[i / 16][j].row[i % 16]);
-          totals[m + i][j] = kScaled ? fma(scale, sum, first == 0 ? zero() : totals[m + i][j]) : sum;
-        }
-      }
-    }
-  }
-  for (int m = 0; m < rows.count; ++m)
-    for (int j = 0; j < PANELS; ++j) write_sums(rows, m, panel + j, weight.times, totals[m][j], finish);
-}
-
-static void multiply(const Activations<UnitMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
-  const auto some = [&]<int PANELS>(std::integral_constant<int, PANELS>, int panel) {
-    if (weight.dtype == DType::PackedFP8) multiply_on_unit<DType::PackedFP8, PANELS>(a, rows, weight, panel, finish);
-    else multiply_on_unit<DType::PackedBF16, PANELS>(a, rows, weight, panel, finish);
-  };
-  int panel = first;
-  for (; panel + 2 <= last && panel % 2 == 0; panel += 2) some(std::integral_constant<int, 2>{}, panel);
-  for (; panel < last; ++panel) some(std::integral_constant<int, 1>{}, panel);
-}
-
-#endif
-
 // Panels [first, last) of a block of rows. Few rows keep four panels in flight, since then memory is what they wait for.
 template <class Mode>
 static void multiply(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
@@ -177,23 +119,28 @@ static void multiply(const Activations<Mode>& a, const RowBlock& rows, const Vie
   for (; panel < last; ++panel) multiply_some<Mode, 1>(a, rows, weight, panel, finish);
 }
 
+#if defined(FARTHING_amx)
+#include "tiled_linear.h"
+#endif
+
 // Runs products x blocks of rows x chunks of panels on all threads. All products have one shape.
 template <class Mode, class Products>
 static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool round) {
-  constexpr bool kOnUnit = std::is_same_v<Mode, UnitMode>;
-  constexpr int kGroup = kOnUnit ? kMatrixRows : kProductRows, kOverhang = kOnUnit ? kMatrixRows - 1 : kTileOverhang;
   const View& shape = products.weight(0);
-  const int padded = kOnUnit ? 2 * kStepPairs * steps_of(padded_depth(shape) / 2) : padded_depth(shape);
   const int panels = panels_of(shape.times);
-  [[maybe_unused]] const std::conditional_t<kOnUnit, MatrixUnit, int> in_use{};
+  const int padded = (padded_depth(shape) + Mode::kDepthStep - 1) / Mode::kDepthStep * Mode::kDepthStep;
   Activations<Mode> a{nullptr, Activations<Mode>::stride_for(padded)};
-  const int64_t fitting = kBytesOfRows / (a.stride * static_cast<int64_t>(sizeof *a.data)) / kGroup * kGroup;
-  const int most = fitting > kRowsAtOnce ? kRowsAtOnce : fitting < kGroup ? kGroup : static_cast<int>(fitting);
-  a.data = ctx.local<typename Mode::Element>(a.stride * (most + kOverhang));
+  const int64_t fitting = kBytesOfRows / (a.stride * static_cast<int64_t>(sizeof *a.data)) / kRowStep * kRowStep;
+  const int most = fitting > kRowsAtOnce ? kRowsAtOnce : fitting < kRowStep ? kRowStep : static_cast<int>(fitting);
+  a.data = ctx.local<typename Mode::Element>(a.stride * (most + kTileOverhang));
   const auto blocks_of = [&](int product) { return (products.rows(product) + most - 1) / most; };
-  int64_t blocks = 0;
-  for (int p = 0; p < products.count(); ++p) blocks += blocks_of(p);
+  int64_t blocks = 0, most_rows = 0;
+  for (int p = 0; p < products.count(); ++p) {
+    blocks += blocks_of(p);
+    if (products.rows(p) > most_rows) most_rows = products.rows(p);
+  }
   if (blocks == 0) return;
+  const Tiles tiles(most_rows);
   // few blocks: small chunks, so that all threads have work; many: wide ones, so that activations are taken less often
   int chunk = 4;
   const auto chunks_of = [&](int width) { return (panels + width - 1) / width; };
@@ -225,9 +172,7 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
 template <class Products>
 static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool fast) {
   const bool round = fast && products.weight(0).dtype != DType::PackedF32;
-  const bool fours = products.weight(0).dtype == DType::PackedFP4;  // their scales change too often for the matrix unit
-  if (kHasMatrixUnit && round && !fours) run_products<UnitMode>(op, ctx, products, finish, true);
-  else if (kPairProducts && round) run_products<PairMode>(op, ctx, products, finish, true);
+  if (kPairProducts && round) run_products<PairMode>(op, ctx, products, finish, true);
   else run_products<FloatMode>(op, ctx, products, finish, round);
 }
 

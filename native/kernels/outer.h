@@ -97,80 +97,7 @@ struct OuterChunk {
 };
 
 #if defined(FARTHING_amx)
-
-// The same on the matrix unit: the operand lies [output][pair], so that its rows are rows of the unit.
-template <>
-struct OuterChunk<UnitMode> {
-  using Element = Pair;
-  static constexpr int kPairs = kOuterRows / 2;
-  static constexpr int64_t kRow = kPairs + kLanes;  // an odd number of cache lines
-  static constexpr int64_t kPanel = static_cast<int64_t>(kPairs) * kLanes;
-  static constexpr int64_t kOperand = kRow * kOuterOutputs;
-  static constexpr int64_t kElements = kOperand + kOuterPanels * kPanel;
-  static_assert(kOuterOutputs % kMatrixRows == 0);
-
-  Pair* operand;
-  Pair* panels;
-  int steps = 0;
-  MatrixUnit in_use;
-
-  explicit OuterChunk(Pair* memory) : operand(memory), panels(memory + kOperand) {}
-
-  template <class DyRow, class XRow>
-  void take(const OuterPiece& piece, int64_t first, int rows, DyRow dy_row, XRow x_row, bool) {
-    steps = steps_of((rows + 1) / 2);
-    const auto pair_of = [&](auto row_of, int p, int column, int end) {
-      if (2 * p >= rows) return splat(Pair{0});
-      const int lanes = end - column < kLanes ? end - column : kLanes;
-      const Vec even = load_up_to(row_of(first + 2 * p) + column, lanes);
-      return to_pairs(even, 2 * p + 1 < rows ? load_up_to(row_of(first + 2 * p + 1) + column, lanes) : zero());
-    };
-    for (int p0 = 0; p0 < steps * kStepPairs; p0 += kStepPairs) {
-      for (int p = p0; p < p0 + kStepPairs; ++p) {
-        for (int ahead = 2 * kPairsAhead; ahead < 2 * kPairsAhead + 2 && 2 * p + ahead < rows; ++ahead) {
-          prefetch_floats(dy_row(first + 2 * p + ahead), piece.n0, piece.n1);
-          prefetch_floats(x_row(first + 2 * p + ahead), piece.k0, piece.k1);
-        }
-        Pair* panel = panels + p * kLanes;
-        for (int k = piece.k0; k < piece.k1; k += kLanes, panel += kPanel) store(panel, pair_of(x_row, p, k, piece.k1));
-      }
-      for (int n = piece.n0; n < piece.n1; n += kLanes) {
-        PairVec block[kLanes];
-        for (int p = 0; p < kStepPairs; ++p) block[p] = pair_of(dy_row, p0 + p, n, piece.n1);
-        transpose(block);
-        for (int i = 0; i < kLanes; ++i) store(operand + (n - piece.n0 + i) * kRow + p0, block[i]);
-      }
-    }
-  }
-
-  template <int PANELS>
-  void add_panels(const OuterPiece& piece, int k) const {
-    const Pair* panel = panels + (k - piece.k0) / kLanes * kPanel;
-    const auto step = [&](int j, int s) { return panel + j * kPanel + s * kStepPairs * kLanes; };
-    UnitSums sums[2][kMatrixPanels];
-    for (int m = 0; m < piece.n1 - piece.n0; m += kMatrixRows) {
-      const int left = piece.n1 - piece.n0 - m, rows = left < kMatrixRows ? left : kMatrixRows;
-      for (int i = 0; i < rows; ++i)
-        for (int j = 0; j < PANELS; ++j) __builtin_prefetch(piece.dw.f32(piece.n0 + m + i) + k + j * kLanes, 1);
-      if (rows > 16) unit_chain<2, PANELS>(operand + m * kRow, kRow, steps, step, sums);
-      else unit_chain<1, PANELS>(operand + m * kRow, kRow, steps, step, sums);
-      for (int i = 0; i < rows; ++i) {
-        float* to = piece.dw.f32(piece.n0 + m + i) + k;
-        for (int j = 0; j < PANELS; ++j, to += kLanes) {
-          const int lanes = piece.k1 - k - j * kLanes;
-          add_to(to, load(sums[i / 16][j].row[i % 16]), lanes < kLanes ? lanes : kLanes);
-        }
-      }
-    }
-  }
-
-  void add_to_gradient(const OuterPiece& piece) const {
-    int k = piece.k0;
-    for (; k + kLanes < piece.k1; k += 2 * kLanes) add_panels<2>(piece, k);
-    if (k < piece.k1) add_panels<1>(piece, k);
-  }
-};
-
+#include "tiled_outer.h"
 #endif
 
 // Splits the gradient matrices into pieces that threads claim. rows_of(e), dy_row(e, r), x_row(e, r).
@@ -183,6 +110,7 @@ static void run_outer(const Op& op, const Context& ctx, const View* gradients, i
   const auto pieces_along = [&] { return (panels_of(depth) + panels - 1) / panels; };
   while (panels > 8 && static_cast<int64_t>(count) * across * pieces_along() < 4 * ctx.threads) panels -= 8;
   const int along = pieces_along();
+  const Tiles tiles(outputs);
   OuterChunk<Mode> chunk(ctx.local<typename Mode::Element>(OuterChunk<Mode>::kElements));
   ctx.parallel(op, static_cast<int64_t>(count) * across * along, 1, [&](int64_t item, int64_t) {
     const int e = static_cast<int>(item / (across * along)), at = static_cast<int>(item % (across * along));
@@ -201,8 +129,7 @@ static void run_outer(const Op& op, const Context& ctx, const View* gradients, i
 template <class RowsOf, class DyRow, class XRow>
 static void run_outer(const Op& op, const Context& ctx, const View* gradients, int count, RowsOf rows_of, DyRow dy_row, XRow x_row,
                       bool fast) {
-  if (kHasMatrixUnit && fast) run_outer<UnitMode>(op, ctx, gradients, count, rows_of, dy_row, x_row, true);
-  else if (kPairProducts && fast) run_outer<PairMode>(op, ctx, gradients, count, rows_of, dy_row, x_row, true);
+  if (kPairProducts && fast) run_outer<PairMode>(op, ctx, gradients, count, rows_of, dy_row, x_row, true);
   else run_outer<FloatMode>(op, ctx, gradients, count, rows_of, dy_row, x_row, fast);
 }
 

@@ -17,14 +17,12 @@ export interface ProfileReport {
 export async function profileReport(
   model: Model,
   workload: Workload,
-  bandwidth: number,
+  { bandwidth, peak: flopsPerSecond }: { readonly bandwidth: number; readonly peak: number },
   trace: string | undefined,
 ): Promise<ProfileReport> {
   const { byKernel, profileSteps, traceEvents } = await import('../engine/profile.ts');
-  const { measurePeak } = await import('../engine/machine-bounds.ts');
   const steps = await profileSteps(model, workload);
   if (trace !== undefined) await writeFile(trace, JSON.stringify(traceEvents(steps)));
-  const flopsPerSecond = await measurePeak(model.compute);
   return {
     flopsPerSecond,
     steps: steps.map((step) => ({

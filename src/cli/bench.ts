@@ -52,7 +52,7 @@ async function run(options: Options): Promise<void> {
   const { openCheckpoint } = await import('../model/checkpoint.ts');
   const { measure } = await import('../engine/measure.ts');
   const { bytesPerToken } = await import('../engine/step-bytes.ts');
-  const { measureReadBandwidth } = await import('../engine/machine-bounds.ts');
+  const { measurePeak, measureReadBandwidth } = await import('../engine/machine-bounds.ts');
   const native = await import('../backend/native.ts');
   if (options.threads !== undefined) native.setThreads(options.threads);
   const { compute, depth, batch, decode } = options;
@@ -67,9 +67,12 @@ async function run(options: Options): Promise<void> {
   const peakBytes = native.peakBytes();
   const bandwidth = await measureReadBandwidth();
   const readBytesPerSecond = measured.decode.tokensPerSecond.median * (read.weights + read.cache);
+  const peak = await measurePeak(compute);
+  const { tokensPerSecond, flopsPerToken } = measured.prefill;
+  const flopsPerSecond = tokensPerSecond.median * flopsPerToken;
   const profile =
     options.profile || options.trace !== undefined
-      ? await profileReport(model, options, bandwidth, options.trace)
+      ? await profileReport(model, options, { bandwidth, peak }, options.trace)
       : undefined;
   const report = {
     ...measured,
@@ -80,6 +83,7 @@ async function run(options: Options): Promise<void> {
       readBytesPerSecond: Math.round(readBytesPerSecond),
       shareOfBandwidth: readBytesPerSecond / bandwidth,
     },
+    arithmetic: { flopsPerSecond: Math.round(flopsPerSecond), shareOfPeak: flopsPerSecond / peak },
     machine: {
       processor: os.cpus()[0]?.model.trim() ?? 'unknown',
       cores: os.availableParallelism(),
@@ -87,6 +91,7 @@ async function run(options: Options): Promise<void> {
       instructionSet: native.instructionSet,
       memoryBytes: os.totalmem(),
       readBytesPerSecond: Math.round(bandwidth),
+      flopsPerSecond: Math.round(peak),
       node: process.version,
     },
   };
@@ -105,16 +110,18 @@ interface Report extends Measurement {
     readonly readBytesPerSecond: number;
     readonly shareOfBandwidth: number;
   };
+  readonly arithmetic: { readonly flopsPerSecond: number; readonly shareOfPeak: number };
   readonly machine: {
     readonly processor: string;
     readonly cores: number;
     readonly threads: number;
     readonly instructionSet: string;
     readonly readBytesPerSecond: number;
+    readonly flopsPerSecond: number;
   };
 }
 
-function describe({ load, steps, prefill, decode, memory, machine, profile }: Report): string {
+function describe({ load, steps, prefill, decode, memory, arithmetic, machine, profile }: Report): string {
   const perSecond = ({ median, min, max }: Rate, share = 1) => {
     const shown = (value: number) => (value / share).toLocaleString('en', { maximumSignificantDigits: 4 });
     return `${shown(median)} tokens/s (${shown(min)} to ${shown(max)})`;
@@ -133,6 +140,11 @@ function describe({ load, steps, prefill, decode, memory, machine, profile }: Re
       'memory read',
       `${bytes(memory.readBytesPerSecond)}/s while decoding, ${(memory.shareOfBandwidth * 100).toFixed(0)} % of the ` +
         `${bytes(machine.readBytesPerSecond)}/s measured here (a model that fits the caches can pass 100 %)`,
+    ],
+    [
+      'arithmetic',
+      `${(arithmetic.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s in prefill, ${(arithmetic.shareOfPeak * 100).toFixed(0)} % of the ` +
+        `${(machine.flopsPerSecond / 1e9).toFixed(0)} GFLOP/s measured here`,
     ],
     ['disk in steps', disk(steps)],
     ['peak memory', bytes(memory.peakBytes)],

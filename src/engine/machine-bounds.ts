@@ -15,8 +15,8 @@ export async function measureReadBandwidth(): Promise<number> {
   new Float32Array(buffer).fill(1);
   const graph = createGraph('f32');
   const data = resident(1, BYTES / 4, 'f32', { buffer, byteOffset: 0, byteLength: BYTES });
-  const sums = own(rowsOf(null), PIECES);
-  graph.ops.push({ kernel: 'sum_squares', writes: [sums], reads: [data], scalars: [] });
+  const greatest = own(rowsOf(null), PIECES);
+  graph.ops.push({ kernel: 'measure_read', writes: [greatest], reads: [data], scalars: [] });
   const program = compile(graph, { token: 1, logit: 1, sequence: 1 });
   let best = Number.POSITIVE_INFINITY;
   for (let round = 0; round < ROUNDS; round++) {

@@ -26,7 +26,12 @@ export interface Measurement {
   readonly load: DiskShare;
   /** All steps that were measured. */
   readonly steps: DiskShare;
-  readonly prefill: { readonly tokens: number; readonly tokensPerSecond: Rate };
+  readonly prefill: {
+    readonly tokens: number;
+    readonly tokensPerSecond: Rate;
+    /** Of products and attention, in the mean over the prompt. */
+    readonly flopsPerToken: number;
+  };
   /** All sequences together. */
   readonly decode: {
     readonly tokens: number;
@@ -53,13 +58,18 @@ export async function measure(model: Model, workload: Workload): Promise<Measure
   for (let round = 0; round <= repeat; round++) {
     if (prompt > 0) prefills.push(prompt / (await seconds(() => read(runner, ids.subarray(0, prompt), 0))));
     if (decode === 0) continue;
-    for (let sequence = 0; sequence < batch; sequence++) await read(runner, ids.subarray(0, depth), sequence);
+    if (round === 0)
+      for (let sequence = 0; sequence < batch; sequence++) await read(runner, ids.subarray(0, depth), sequence);
     decodes.push((decode * batch) / (await seconds(() => write(runner, model.config.vocabSize, workload))));
   }
   return {
     load,
     steps: stepping(),
-    prefill: { tokens: prompt, tokensPerSecond: rate(prefills.slice(1)) },
+    prefill: {
+      tokens: prompt,
+      tokensPerSecond: rate(prefills.slice(1)),
+      flopsPerToken: prompt > 0 ? Math.round((await flopsOf(runner, ids.subarray(0, prompt))) / prompt) : 0,
+    },
     decode: { tokens: decode, depth, batch, tokensPerSecond: rate(decodes.slice(1)) },
   };
 }
@@ -96,11 +106,22 @@ async function seconds(run: () => Promise<void>): Promise<number> {
 
 /** Passes `ids` through the model as the beginning of sequence number `sequence`. */
 export async function read(runner: Runner, ids: Int32Array, sequence: number): Promise<void> {
+  for (const chunk of stepsOf(runner, ids, sequence)) await runner.step([chunk]);
+}
+
+/** Floating-point operations of that. */
+async function flopsOf(runner: Runner, ids: Int32Array): Promise<number> {
+  let total = 0;
+  for (const chunk of stepsOf(runner, ids, 0)) for (const { flops } of await runner.profile([chunk])) total += flops;
+  return total;
+}
+
+function* stepsOf(runner: Runner, ids: Int32Array, sequence: number): Generator<SequenceChunk> {
   const { tokens } = runner.limits;
   for (let start = 0; start < ids.length; start += tokens) {
     const piece = ids.subarray(start, start + tokens);
     const last = start + piece.length === ids.length;
-    await runner.step([{ ids: piece, start, blocks: blocksOf(runner, sequence), logits: last ? 1 : 0 }]);
+    yield { ids: piece, start, blocks: blocksOf(runner, sequence), logits: last ? 1 : 0 };
   }
 }
 

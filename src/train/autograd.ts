@@ -20,6 +20,8 @@ export interface Backward {
   arrived(tensor: Tensor): Tensor | null;
   /** The gradient of a read tensor, to be added to; zeros at first. */
   into(tensor: Tensor): Tensor;
+  /** The same for a kernel that can also overwrite: `sum` is 0 where nothing has arrived yet, and nothing was filled. */
+  intoOrOver(tensor: Tensor): { readonly gradient: Tensor; readonly sum: number };
   /** The gradient of a read tensor that this rule alone fills, whole. */
   fresh(tensor: Tensor): Tensor;
   parameter(tensor: Tensor): ParameterGradient;
@@ -69,6 +71,11 @@ export function differentiate(
         gradients.set(tensor.storage, gradient);
       }
       return view(gradient, tensor);
+    },
+    intoOrOver(tensor) {
+      const whole = tensor.offset === 0 && tensor.cols === tensor.storage.cols;
+      if (gradients.has(tensor.storage) || !whole) return { gradient: this.into(tensor), sum: 1 };
+      return { gradient: this.fresh(tensor), sum: 0 };
     },
     fresh(tensor) {
       if (gradients.has(tensor.storage)) throw new Error('a second gradient arrives where one rule fills it alone');

@@ -37,7 +37,8 @@ const linear: Rule = (op, backward) => {
   const dy = incoming(op, backward);
   const [fast = 0] = op.scalars;
   const { gradient, transposed } = backward.parameter(weight);
-  backward.append('linear', [backward.into(x)], [dy, present(op, transposed), null], [fast, 1]);
+  const dx = backward.intoOrOver(x);
+  backward.append('linear', [dx.gradient], [dy, present(op, transposed), null], [fast, dx.sum]);
   backward.append('outer', [gradient], [dy, x], [fast]);
   if (bias) backward.append('column_sums', [backward.parameter(bias).gradient], [dy]);
 };
@@ -83,10 +84,11 @@ function fp8Operands(op: Op, backward: Backward, weight: Tensor) {
 
 const rope: Rule = (op, backward) => {
   const [x, positions, frequencies] = [read(op, 0), read(op, 1), read(op, 2)];
-  const turned = temp(x.storage.rows, x.cols);
   const scalars = [...op.scalars.slice(0, -1), -1];
+  const dx = backward.intoOrOver(x);
+  const turned = dx.sum ? temp(x.storage.rows, x.cols) : dx.gradient;
   backward.append('rope', [turned], [incoming(op, backward), positions, frequencies], scalars);
-  backward.append('accumulate', [backward.into(x)], [turned]);
+  if (dx.sum) backward.append('accumulate', [dx.gradient], [turned], [1]);
 };
 
 const siluMul: Rule = (op, backward) => {
@@ -95,16 +97,21 @@ const siluMul: Rule = (op, backward) => {
   backward.append('silu_mul_backward', [backward.into(gate), backward.into(up)], [incoming(op, backward), ...values]);
 };
 
+function accumulate(backward: Backward, tensor: Tensor, dy: Tensor): void {
+  const { gradient, sum } = backward.intoOrOver(tensor);
+  backward.append('accumulate', [gradient], [dy], [sum]);
+}
+
 const add: Rule = (op, backward) => {
   const dy = incoming(op, backward);
-  for (const i of [0, 1]) backward.append('accumulate', [backward.into(read(op, i))], [dy]);
+  for (const i of [0, 1]) accumulate(backward, read(op, i), dy);
 };
 
 const concat: Rule = (op, backward) => {
   const [a, b] = [read(op, 0), read(op, 1)];
   const dy = incoming(op, backward);
-  backward.append('accumulate', [backward.into(a)], [columns(dy, 0, a.cols)]);
-  backward.append('accumulate', [backward.into(b)], [columns(dy, a.cols, b.cols)]);
+  accumulate(backward, a, columns(dy, 0, a.cols));
+  accumulate(backward, b, columns(dy, a.cols, b.cols));
 };
 
 /** The selection itself has no gradient; only the chosen experts' weights carry one to the logits. */
@@ -133,7 +140,8 @@ const expertLinear: Rule = (op, backward) => {
   const dy = incoming(op, backward);
   const transposed = weights.map((weight) => weight.transposed);
   if (gatherTopK === 0) {
-    backward.append('expert_linear', [backward.into(x)], [dy, order, offsets, ...transposed], [fast, 0, 1]);
+    const dx = backward.intoOrOver(x);
+    backward.append('expert_linear', [dx.gradient], [dy, order, offsets, ...transposed], [fast, 0, dx.sum]);
   } else {
     const dSorted = temp(order.storage.rows, x.cols);
     const place = written(backward.writerOf(order), 1);

@@ -197,7 +197,9 @@ const expectSameBits = (a: Float32Array, b: Float32Array) => expect(bits(a).equa
 const shapes: Shape[] = [
   { kind: 'latent', heads: 4, kvHeads: 1, dim: 24, ropeDim: 8 },
   { kind: 'latent', heads: 17, kvHeads: 1, dim: 16, ropeDim: 6 },
+  { kind: 'latent', heads: 5, kvHeads: 1, dim: 80, ropeDim: 16 },
   { kind: 'grouped', heads: 6, kvHeads: 2, dim: 20, ropeDim: 1 },
+  { kind: 'grouped', heads: 4, kvHeads: 2, dim: 32, ropeDim: 1 },
   { kind: 'grouped', heads: 2, kvHeads: 2, dim: 16, ropeDim: 1 },
 ];
 

@@ -112,7 +112,7 @@ describe.each([16, 37, 5])('rows of %i columns', (cols) => {
       op(graph, 'fill', [sums], [], [2]);
       op(graph, 'column_sums', [sums], [t.x]);
       const rowsSum = add(graph, t.x, t.y);
-      op(graph, 'accumulate', [rowsSum], [t.y]);
+      op(graph, 'accumulate', [rowsSum], [t.y], [1]);
       return { sums, rowsSum };
     });
     const expected = w.map((_, c) => 2 + x.filter((_, i) => i % cols === c).reduce((a, b) => a + b, 0));

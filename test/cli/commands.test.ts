@@ -121,10 +121,11 @@ test('bench prints the measured rates and the profile of a step as JSON, and wri
   expect(code).toBe(0);
   const rate = { median: expect.any(Number), min: expect.any(Number), max: expect.any(Number) };
   expect(JSON.parse(stdout)).toMatchObject({
-    prefill: { tokens: 32, tokensPerSecond: rate },
+    prefill: { tokens: 32, tokensPerSecond: rate, flopsPerToken: expect.any(Number) },
     decode: { tokens: 8, depth: 16, batch: 2, tokensPerSecond: rate },
     memory: { peakBytes: expect.any(Number), shareOfBandwidth: expect.any(Number) },
-    machine: { threads: 2, readBytesPerSecond: expect.any(Number) },
+    arithmetic: { flopsPerSecond: expect.any(Number), shareOfPeak: expect.any(Number) },
+    machine: { threads: 2, flopsPerSecond: expect.any(Number), readBytesPerSecond: expect.any(Number) },
     profile: { steps: [{ name: 'prefill of 32 tokens after 0' }, { name: 'decode of 2 after 16 tokens' }] },
   });
   const { traceEvents } = JSON.parse(await readFile(trace, 'utf8'));
