@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
 import { metric, type Served, serve } from './serve-process.ts';
@@ -86,13 +89,17 @@ test('beyond the queue clients are told to come back, and the others are served'
   expect(texts.size).toBe(1);
 });
 
-test('on SIGTERM an answer under way is finished, then the process ends well', async () => {
-  const own = await serve('--model', folder);
+test('on SIGTERM an answer under way is finished and a view of training runs ended, then the process ends well', async () => {
+  const runs = await mkdtemp(path.join(os.tmpdir(), 'runs-'));
+  const own = await serve('--model', folder, '--runs', runs);
+  const watched = await fetch(`${own.url}/v1/runs`);
   const response = await post(own.url, bodyOf(3, { max_tokens: 200, stream: true }));
   own.process.kill('SIGTERM');
   const events = (await response.text()).trim().split('\n\n');
   expect(events.at(-1)).toBe('data: [DONE]');
   expect(events.at(-2)).toContain('"finish_reason":"length"');
+  expect(await watched.text()).toBe('data: {"runs":[]}\n\ndata: [DONE]\n\n');
+  await rm(runs, { recursive: true });
   expect(await own.exit).toBe(0);
   expect(own.said()).toBe('');
 });
