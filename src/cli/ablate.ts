@@ -2,13 +2,14 @@
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import type { AblationProgress, VariantResult } from '../train/ablation.ts';
 import { COMPARISONS } from '../train/ablation-variants.ts';
 import { examples, threadsOption, whole } from './arguments.ts';
 import { duration } from './quantities.ts';
 
 interface Options {
+  readonly hidden: number;
   readonly steps: number;
   readonly seeds: number;
   readonly only: readonly string[];
@@ -22,6 +23,7 @@ export function ablateCommand(): Command {
   const names = COMPARISONS.map(({ name }) => name);
   return new Command('ablate')
     .description('Compare small models that differ in one thing: experts, balancing, attention, precision, MTP.')
+    .option('--hidden <n>', 'hidden size of the models, a multiple of 64', hiddenSize, 128)
     .option('--steps <n>', 'steps of each model', whole(20, 10 ** 7), 1000)
     .option('--seeds <n>', 'seeds each model is trained with', whole(1, 100), 3)
     .addOption(new Option('--only <comparison...>', 'these comparisons alone').choices(names).default([], 'all'))
@@ -40,7 +42,7 @@ export function ablateCommand(): Command {
     .action(run);
 }
 
-async function run({ steps, seeds, only, runs, out, threads, json }: Options): Promise<void> {
+async function run({ hidden, steps, seeds, only, runs, out, threads, json }: Options): Promise<void> {
   const [{ runAblation, comparisonsNamed }, { writeAblation }, native, { default: logUpdate }] = await Promise.all([
     import('../train/ablation.ts'),
     import('../train/ablation-report.ts'),
@@ -51,7 +53,7 @@ async function run({ steps, seeds, only, runs, out, threads, json }: Options): P
   const corpus = ['tinystories', 'storybooks'].map((name) =>
     fileURLToPath(new URL(`../../models/corpus/${name}.jsonl.gz`, import.meta.url)),
   );
-  const settings = { comparisons: comparisonsNamed(only), steps, seeds, folder: path.resolve(runs), corpus };
+  const settings = { comparisons: comparisonsNamed(only), hidden, steps, seeds, folder: path.resolve(runs), corpus };
   const training = runAblation(settings);
   let results: VariantResult[] = [];
   for (;;) {
@@ -70,7 +72,7 @@ async function run({ steps, seeds, only, runs, out, threads, json }: Options): P
   await writeAblation(out, settings, results, {
     command: [
       'farthing ablate',
-      `--steps ${steps} --seeds ${seeds}`,
+      `--hidden ${hidden} --steps ${steps} --seeds ${seeds}`,
       ...(only.length > 0 ? ['--only', ...only] : []),
     ].join(' '),
     machine: `${os.cpus()[0]?.model ?? 'unknown processor'}, kernels for ${native.instructionSet}`,
@@ -79,6 +81,12 @@ async function run({ steps, seeds, only, runs, out, threads, json }: Options): P
   });
   if (json) console.log(JSON.stringify({ results: results.map(withoutSteps) }));
   else console.log(`${out}: a table and pictures for each comparison`);
+}
+
+function hiddenSize(text: string): number {
+  const size = whole(64, 8192)(text);
+  if (size % 64 !== 0) throw new InvalidArgumentError('Expected a multiple of 64.');
+  return size;
 }
 
 const withoutSteps = ({ seeds, ...result }: VariantResult) => ({

@@ -51,14 +51,14 @@ export async function writeAblation(
 }
 
 function opening(
-  { steps, seeds }: AblationSettings,
+  { hidden, steps, seeds }: AblationSettings,
   { command, machine, threads, date }: AblationCircumstances,
 ): string {
   return `# What each part is worth, at a small scale
 
 Made by \`${command}\` on ${date}: every model below was trained ${seeds} time${seeds > 1 ? 's' : ''}, each with another seed, on the same
 ${(steps * BATCH_TOKENS).toLocaleString('en')} tokens of shipped tales (${steps} steps of ${BATCH_TOKENS.toLocaleString('en')} tokens, sequences of ${SEQUENCE}; one document in 50 held
-out). Models have 4 layers of width 128 and a vocabulary of 1,024. Machine: ${machine}, ${threads} thread${threads > 1 ? 's' : ''}.
+out). Models have 4 layers, a hidden size of ${hidden} and a vocabulary of 1,024. Machine: ${machine}, ${threads} thread${threads > 1 ? 's' : ''}.
 
 How to read the tables: *bits per byte* is the held-out loss, mean over the seeds, with least and greatest. *Against the
 first* is the difference to the first row with the same seed, so with the same order of texts. *Active* parameters are those

@@ -24,88 +24,96 @@ export interface Comparison {
   readonly note: string;
 }
 
-const HIDDEN = 128;
 const LAYERS = 4;
 const HEADS = 4;
-const HEAD_DIM = 32;
-/** Feed-forward width that one token passes. */
-const ACTIVE_WIDTH = 384;
-const ALL_WIDTH = 13 * 128;
 
-const common = {
-  vocab_size: 1024,
-  hidden_size: HIDDEN,
-  num_hidden_layers: LAYERS,
-  num_attention_heads: HEADS,
-  max_position_embeddings: 256,
-  tie_word_embeddings: true,
-  bos_token_id: 0,
-  eos_token_id: 1,
-};
-
-const latent = {
-  ...common,
-  model_type: 'deepseek_v3',
-  intermediate_size: ACTIVE_WIDTH,
-  kv_lora_rank: 32,
-  qk_nope_head_dim: HEAD_DIM,
-  qk_rope_head_dim: 16,
-  v_head_dim: HEAD_DIM,
-};
-
-/** A third of the active width is shared, two thirds are routed: 128 + 256 of 1,664. */
-const experts = (width: number, shared: boolean) => ({
-  ...latent,
-  moe_intermediate_size: width,
-  n_shared_experts: shared ? 128 / width : 0,
-  n_routed_experts: (ALL_WIDTH - (shared ? 128 : 0)) / width,
-  num_experts_per_tok: (ACTIVE_WIDTH - (shared ? 128 : 0)) / width,
-  first_k_dense_replace: 0,
-  topk_method: 'noaux_tc',
-  scoring_func: 'sigmoid',
-  norm_topk_prob: true,
-  routed_scaling_factor: 1,
-});
-
-const dense = (width: number) => ({ ...latent, intermediate_size: width });
-
-/** Heads with keys of their own or in groups; what the attention saves, against the latent one, the feed-forward gets. */
-function grouped(keyValueHeads: number) {
-  const config = (width: number) => ({
+/**
+ * config.json by what the models are built of, all in proportion to the hidden size: 4 heads of a quarter, feed-forward
+ * width 3 that a token passes, 13 with all experts.
+ */
+function shapes(hidden: number) {
+  const [active, all, shared] = [3 * hidden, 13 * hidden, hidden];
+  const common = {
+    vocab_size: 1024,
+    hidden_size: hidden,
+    num_hidden_layers: LAYERS,
+    num_attention_heads: HEADS,
+    max_position_embeddings: 256,
+    tie_word_embeddings: true,
+    bos_token_id: 0,
+    eos_token_id: 1,
+  };
+  const dense = (width: number) => ({
     ...common,
-    model_type: 'llama',
+    model_type: 'deepseek_v3',
     intermediate_size: width,
-    num_key_value_heads: keyValueHeads,
-    head_dim: HEAD_DIM,
+    kv_lora_rank: hidden / 4,
+    qk_nope_head_dim: hidden / 4,
+    qk_rope_head_dim: hidden / 8,
+    v_head_dim: hidden / 4,
   });
-  const active = (json: object) => modelReport(parseConfig(json, 'ablation')).activeParameters;
-  const missing = (active(dense(ACTIVE_WIDTH)) - active(config(ACTIVE_WIDTH))) / (3 * HIDDEN * LAYERS);
-  return config(ACTIVE_WIDTH + 16 * Math.round(missing / 16));
+  /** A third of the active width is shared, two thirds are routed. */
+  const experts = (width: number, withShared = true) => {
+    const apart = withShared ? shared : 0;
+    return {
+      ...dense(active),
+      moe_intermediate_size: width,
+      n_shared_experts: apart / width,
+      n_routed_experts: (all - apart) / width,
+      num_experts_per_tok: (active - apart) / width,
+      first_k_dense_replace: 0,
+      topk_method: 'noaux_tc',
+      scoring_func: 'sigmoid',
+      norm_topk_prob: true,
+      routed_scaling_factor: 1,
+    };
+  };
+  /** Keys and values for so many heads; what the attention saves, against the latent one, the feed-forward gets. */
+  const grouped = (keyValueHeads: number) => {
+    const config = (width: number) => ({
+      ...common,
+      model_type: 'llama',
+      intermediate_size: width,
+      num_key_value_heads: keyValueHeads,
+      head_dim: hidden / 4,
+    });
+    const missing = (parametersOf(dense(active)) - parametersOf(config(active))) / (3 * hidden * LAYERS);
+    return config(active + 16 * Math.round(missing / 16));
+  };
+  return { activeWidth: active, allWidth: all, dense, experts, grouped };
 }
+
+const parametersOf = (json: object) => modelReport(parseConfig(json, 'ablation')).parameters;
 
 const BASE = { precision: 'bf16', mtpWeight: 0, balanceRate: 0.01, balanceWeight: 0 } as const;
 
+type Shapes = ReturnType<typeof shapes>;
+type Recipe = { json(shapes: Shapes, hidden: number): object } & Partial<Omit<Variant, 'name' | 'model'>>;
+
+const moe: Recipe['json'] = ({ experts }, hidden) => experts(hidden / 2);
+
 const variants = {
-  moe: { json: experts(64, true) },
-  'dense, same active': { json: dense(ACTIVE_WIDTH) },
-  'dense, same total': { json: dense(ALL_WIDTH) },
-  'coarse experts': { json: experts(128, true) },
-  'finest experts': { json: experts(32, true) },
-  'no shared expert': { json: experts(64, false) },
-  'auxiliary loss': { json: experts(64, true), balanceRate: 0, balanceWeight: 0.01 },
-  'no balancing': { json: experts(64, true), balanceRate: 0 },
-  MHA: { json: grouped(HEADS) },
-  GQA: { json: grouped(HEADS / 2) },
-  MQA: { json: grouped(1) },
-  FP32: { json: experts(64, true), precision: 'fp32' },
-  MTP: { json: { ...experts(64, true), num_nextn_predict_layers: 1 }, mtpWeight: 0.3 },
-} as const satisfies Record<string, { json: object } & Partial<Omit<Variant, 'name' | 'model'>>>;
+  moe: { json: moe },
+  'dense, same active': { json: ({ dense, activeWidth }) => dense(activeWidth) },
+  'dense, same total': { json: ({ dense, allWidth }) => dense(allWidth) },
+  'coarse experts': { json: ({ experts }, hidden) => experts(hidden) },
+  'finest experts': { json: ({ experts }, hidden) => experts(hidden / 4) },
+  'no shared expert': { json: ({ experts }, hidden) => experts(hidden / 2, false) },
+  'auxiliary loss': { json: moe, balanceRate: 0, balanceWeight: 0.01 },
+  'no balancing': { json: moe, balanceRate: 0 },
+  MHA: { json: ({ grouped }) => grouped(HEADS) },
+  GQA: { json: ({ grouped }) => grouped(HEADS / 2) },
+  MQA: { json: ({ grouped }) => grouped(1) },
+  FP32: { json: moe, precision: 'fp32' },
+  MTP: { json: (of, hidden) => ({ ...moe(of, hidden), num_nextn_predict_layers: 1 }), mtpWeight: 0.3 },
+} as const satisfies Record<string, Recipe>;
 
 export type VariantName = keyof typeof variants;
 
-export function variantOf(name: VariantName): Variant {
+/** @param hidden hidden size, a multiple of 64 */
+export function variantOf(name: VariantName, hidden: number): Variant {
   const { json, ...settings } = variants[name];
-  return { name, model: parseConfig(json, `ablation, ${name}`), ...BASE, ...settings };
+  return { name, model: parseConfig(json(shapes(hidden), hidden), `ablation, ${name}`), ...BASE, ...settings };
 }
 
 export const COMPARISONS = [
@@ -119,7 +127,7 @@ export const COMPARISONS = [
     name: 'granularity',
     question: 'Coarse against fine-grained experts',
     variants: ['coarse experts', 'moe', 'finest experts'],
-    note: 'Experts of width 128, 64 and 32: 2 of 12, 4 of 24, 8 of 48, beside a shared width of 128. Active and total width are equal.',
+    note: 'Experts as wide as the hidden state, half and a quarter of it: 2 of 12, 4 of 24, 8 of 48 are chosen, beside as much shared width in each. Active and total width are equal.',
   },
   {
     name: 'shared',
@@ -137,7 +145,7 @@ export const COMPARISONS = [
     name: 'attention',
     question: 'Multi-head, grouped-query, multi-query and latent attention',
     variants: ['MHA', 'GQA', 'MQA', 'dense, same active'],
-    note: 'Dense models, so that attention alone differs; the last one has latent attention (MLA: a latent of 32 and a rotary key of 16). Parameters saved in attention are given to the feed-forward, so all are equally large.',
+    note: 'Dense models, so that attention alone differs; the last one has latent attention (MLA: a latent of a quarter of the hidden size and a rotary key of an eighth). Parameters saved in attention are given to the feed-forward, so all are about equally large.',
   },
   {
     name: 'precision',

@@ -14,6 +14,8 @@ import { lossProgram } from './training-step.ts';
 
 export interface AblationSettings {
   readonly comparisons: readonly Comparison[];
+  /** Hidden size of the models, a multiple of 64. */
+  readonly hidden: number;
   readonly steps: number;
   readonly seeds: number;
   /** Where the runs are kept. */
@@ -71,7 +73,7 @@ export async function* runAblation(settings: AblationSettings): AsyncGenerator<A
   let [done, seconds] = [0, 0];
   for (const [i, { name, seed }] of runs.entries()) {
     if (!undone[i]) continue;
-    const config = configOf(settings, variantOf(name), seed);
+    const config = configOf(settings, variantOf(name, settings.hidden), seed);
     // the tokenizer lies beside the runs
     texts ??= await readRunTexts({ ...config, run: { ...config.run, folder } });
     for await (const report of runConfig(config, { resume: true, onPlan() {}, texts })) {
@@ -82,11 +84,11 @@ export async function* runAblation(settings: AblationSettings): AsyncGenerator<A
     }
     await rm(path.join(config.run.folder, 'checkpoints'), { recursive: true });
   }
-  return Promise.all(names.map((name) => resultOf(settings, variantOf(name))));
+  return Promise.all(names.map((name) => resultOf(settings, variantOf(name, settings.hidden))));
 }
 
-const runFolder = ({ folder }: AblationSettings, name: string, seed: number) =>
-  path.join(folder, `${name.replaceAll(/\W+/g, '-').toLowerCase()}-seed${seed}`);
+const runFolder = ({ folder, hidden }: AblationSettings, name: string, seed: number) =>
+  path.join(folder, `${name.replaceAll(/\W+/g, '-').toLowerCase()}-${hidden}-seed${seed}`);
 
 async function stepsDone(settings: AblationSettings, name: VariantName, seed: number): Promise<number> {
   const folder = runFolder(settings, name, seed);
@@ -102,7 +104,7 @@ async function stepsDone(settings: AblationSettings, name: VariantName, seed: nu
 }
 
 function configOf(settings: AblationSettings, variant: Variant, seed: number): TrainConfig {
-  const { steps, folder, corpus } = settings;
+  const { steps, corpus } = settings;
   return {
     model: variant.model,
     data: {
@@ -131,8 +133,8 @@ function configOf(settings: AblationSettings, variant: Variant, seed: number): T
       sequence_balance_loss: 0,
     },
     run: {
-      folder: runFolder({ ...settings, folder }, variant.name, seed),
-      validate_every: Math.max(1, Math.round(steps / 4)),
+      folder: runFolder(settings, variant.name, seed),
+      validate_every: 0,
       validation_batches: 64,
       checkpoint_every: 100,
       sample_prompts: [],

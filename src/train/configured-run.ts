@@ -187,7 +187,7 @@ function settingsOf({ data, schedule, optimizer, objective, run }: TrainConfig):
     balanceWeight: objective.balance_loss,
     sequenceBalance: { weight: objective.sequence_balance_loss, window: data.sequence },
     balanceRate: objective.balance_rate,
-    validateEvery: run.validate_every,
+    validateEvery: run.validate_every || schedule.steps,
     checkpointEvery: run.checkpoint_every,
   };
 }

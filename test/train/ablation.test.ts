@@ -10,23 +10,24 @@ import { COMPARISONS, type VariantName, variantOf } from '../../src/train/ablati
 const folder = mkdtempSync(path.join(os.tmpdir(), 'ablation-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
+const HIDDEN = 128;
 const CIRCUMSTANCES = { command: 'farthing ablate', machine: 'a machine', threads: 2, date: '2026-01-01' };
 
 test('what is compared has equal active parameters, but for the dense model of equal total', () => {
   for (const { name, variants } of COMPARISONS) {
-    const reports = variants.map((variant) => ({ variant, ...modelReport(variantOf(variant).model) }));
+    const reports = variants.map((variant) => ({ variant, ...modelReport(variantOf(variant, HIDDEN).model) }));
     const active = reports
       .filter(({ variant }) => variant !== 'dense, same total')
       .map((each) => each.activeParameters);
     expect(Math.max(...active) / Math.min(...active), name).toBeLessThan(1.03);
   }
-  const total = (variant: VariantName) => modelReport(variantOf(variant).model).parameters;
+  const total = (variant: VariantName) => modelReport(variantOf(variant, HIDDEN).model).parameters;
   for (const variant of ['dense, same total', 'coarse experts', 'finest experts', 'no shared expert'] as const)
     expect(Math.abs(total(variant) / total('moe') - 1), variant).toBeLessThan(0.01);
 });
 
 test('the attentions differ in their cache as their papers say', () => {
-  const bytes = (variant: VariantName) => modelReport(variantOf(variant).model).cacheBytesPerToken.model;
+  const bytes = (variant: VariantName) => modelReport(variantOf(variant, HIDDEN).model).cacheBytesPerToken.model;
   // two bytes, four layers: keys and values of 4, 2 and 1 heads of 32; a latent of 32 and a rotary key of 16
   expect([bytes('MHA'), bytes('GQA'), bytes('MQA'), bytes('dense, same active')]).toEqual(
     [2 * 4 * 32, 2 * 2 * 32, 2 * 32, 32 + 16].map((values) => values * 2 * 4),
@@ -42,9 +43,16 @@ test('an ablation that is stopped goes on where it was, and writes what its runs
   const corpus = path.join(folder, 'texts.jsonl');
   writeFileSync(corpus, documents.join('\n'));
   const runs = path.join(folder, 'runs');
-  const settings = { comparisons: comparisonsNamed(['shared']), steps: 6, seeds: 2, folder: runs, corpus: [corpus] };
+  const settings = {
+    comparisons: comparisonsNamed(['shared']),
+    hidden: 64,
+    steps: 6,
+    seeds: 2,
+    folder: runs,
+    corpus: [corpus],
+  };
   for await (const { report, run } of runAblation(settings)) {
-    if (run === 2 && report.step === 3) break;
+    if (run === 2 && report.step === 2) break;
   }
   const seen: string[] = [];
   let results: VariantResult[] = [];
@@ -56,26 +64,26 @@ test('an ablation that is stopped goes on where it was, and writes what its runs
     }
     seen.push(`${value.run}:${value.report.step}`);
   }
-  expect(seen[0]).toBe('2:4');
-  expect(seen).toHaveLength(3 + 2 * 6);
+  expect(seen[0]).toBe('2:3');
+  expect(seen).toHaveLength(2 + 2 * 4);
 
   const page = path.join(folder, 'ablation.md');
   await writeAblation(page, settings, results, CIRCUMSTANCES);
   const text = readFileSync(page, 'utf8');
   for (const { variant, seeds } of results) {
     for (const { seed, bitsPerByte } of seeds) {
-      const name = `${variant.replaceAll(' ', '-')}-seed${seed}`;
+      const name = `${variant.replaceAll(' ', '-')}-64-seed${seed}`;
       const last = readFileSync(path.join(runs, name, 'metrics.jsonl'), 'utf8')
         .trimEnd()
         .split('\n')
         .at(-1)!;
-      expect(JSON.parse(last)).toMatchObject({ step: 6, bitsPerByte });
+      expect(JSON.parse(last)).toMatchObject({ step: 4, bitsPerByte });
       expect(text).toContain(bitsPerByte.toFixed(3));
     }
   }
   expect(readdirSync(path.join(folder, 'ablation'))).toEqual(['shared.svg']);
-  await expect(runAblation({ ...settings, steps: 7 }).next()).rejects.toThrow('a run of 6 steps, expected 7');
-}, 60_000);
+  await expect(runAblation({ ...settings, steps: 7 }).next()).rejects.toThrow('a run of 4 steps, expected 7');
+});
 
 test('a difference is called one only where all seeds agree', async () => {
   const result = (variant: VariantName, losses: number[]): VariantResult => ({
@@ -93,7 +101,7 @@ test('a difference is called one only where all seeds agree', async () => {
     })),
   });
   const comparisons = comparisonsNamed(['experts']);
-  const settings = { comparisons, steps: 10, seeds: 2, folder, corpus: [] };
+  const settings = { comparisons, hidden: 64, steps: 10, seeds: 2, folder, corpus: [] };
   const page = path.join(folder, 'verdict.md');
   const results = [
     result('dense, same active', [2, 2.1]),
