@@ -44,6 +44,7 @@ export function priceServeCommand(): Command {
         'farthing price serve deepseek-r1 --list 0.14,0.55,2.19',
         'farthing price serve llama-3.1-70b --machine h100-sxm --precision bf16 --tpot 30',
         'farthing price serve deepseek-v3 --machine ./my-machine.json --json',
+        'farthing price serve deepseek-v2-lite --machine local',
       ),
     )
     .action(run);
@@ -52,7 +53,11 @@ export function priceServeCommand(): Command {
 /** The options that describe machine, layout and workload. */
 export function withServeOptions(command: Command): Command {
   return command
-    .option('--machine <name>', 'a machine of the catalogue (an unknown name lists them), or a JSON file', 'h800-sxm')
+    .option(
+      '--machine <name>',
+      'a machine of the catalogue (an unknown name lists them), a JSON file, or local',
+      'h800-sxm',
+    )
     .option('--usd-per-hour <n>', 'rent of one device, instead of the catalogue', number(0, 1e6))
     .option('--prompt <n>', 'tokens of a prompt', number(1, 1e8), 4000)
     .option('--output <n>', 'tokens of an answer', number(1, 1e8), 1000)
@@ -123,6 +128,7 @@ export async function workloadOf(options: ServeOptions): Promise<Workload> {
 }
 
 async function run(name: string, options: ServeOptions): Promise<void> {
+  if (options.machine === 'local') return (await import('./price-local.ts')).priceLocal(name, options);
   const { margin, serve } = await import('../economics/serving.ts');
   const { usdPerMillion } = await import('../economics/quantity.ts');
   const model = await readArchitecture(name);

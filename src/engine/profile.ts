@@ -1,7 +1,7 @@
 /** Where the time of one step goes: one prefill step and one decode step of a workload, operation by operation. */
 import type { Model } from '../model/load.ts';
 import type { ProfiledOp } from '../model/runner.ts';
-import { benchRunner, blocksOf, promptIds, read, type Workload } from './measure.ts';
+import { benchRunner, blocksOf, fillCaches, firstIds, promptIds, read, type Workload } from './measure.ts';
 
 export interface StepProfile {
   readonly name: string;
@@ -46,9 +46,10 @@ export async function profileSteps(model: Model, workload: Workload): Promise<St
     profiles.push(await median(`prefill of ${tokens} tokens after ${start}`, () => runner.profile([chunk])));
   }
   if (decode > 0) {
-    const sequences = Array.from({ length: batch }, (_, sequence) => sequence);
-    for (const sequence of sequences) await read(runner, ids.subarray(0, depth), sequence);
-    const chunks = sequences.map((s) => ({ ids: [1], start: depth, blocks: blocksOf(runner, s), logits: 1 }));
+    await fillCaches(runner, ids.subarray(0, depth), batch);
+    const chunks = firstIds(batch, model.config.vocabSize).map((id, sequence) => {
+      return { ids: [id], start: depth, blocks: blocksOf(runner, sequence), logits: 1 };
+    });
     profiles.push(await median(`decode of ${batch} after ${depth} tokens`, () => runner.profile(chunks)));
   }
   return profiles;
