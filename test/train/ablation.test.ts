@@ -46,7 +46,7 @@ test('an ablation that is stopped goes on where it was, and writes what its runs
   const settings = {
     comparisons: comparisonsNamed(['shared']),
     hidden: 64,
-    steps: 6,
+    steps: 4,
     seeds: 2,
     folder: runs,
     corpus: [corpus],
