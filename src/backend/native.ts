@@ -1,6 +1,7 @@
 /** The native addon, typed. One instance per process; FARTHING_ISA and FARTHING_THREADS are read here. */
 import { createRequire } from 'node:module';
 import os from 'node:os';
+import { fileURLToPath } from 'node:url';
 
 /** A view as native/binding.cc parses it; `bytes` is what the kernel may touch from `byteOffset` on. */
 export interface PreparedView {
@@ -37,12 +38,17 @@ interface Addon {
 
 export type InstructionSet = 'amx' | 'avx512' | 'avx2' | 'plain';
 
+/** The file with the kernels. */
+export const kernelFile =
+  process.env.FARTHING_ADDON ?? fileURLToPath(new URL('../../native/build/farthing.node', import.meta.url));
+
 function loadAddon(): Addon {
-  const path = process.env.FARTHING_ADDON ?? '../../native/build/farthing.node';
   try {
-    return createRequire(import.meta.url)(path) as Addon;
+    return createRequire(import.meta.url)(kernelFile) as Addon;
   } catch (cause) {
-    throw new Error(`The native kernels could not be loaded from ${path}. Build them with: npm run install`, { cause });
+    throw new Error(`The native kernels could not be loaded from ${kernelFile}. Build them with: npm run install`, {
+      cause,
+    });
   }
 }
 

@@ -25,6 +25,14 @@ export function number(least: number, greatest: number): (text: string) => numbe
   };
 }
 
+/** An amount of memory or disk: 2GiB, 500MB, or a number of bytes. */
+export function size(text: string): number {
+  const [, amount, prefix = '', binary] = /^(\d+(?:\.\d+)?)\s*(?:([KMGT])(i)?B?|B)?$/i.exec(text.trim()) ?? [];
+  const value = Number(amount) * (binary ? 1024 : 1000) ** ' KMGT'.indexOf(prefix.toUpperCase() || ' ');
+  if (!(value >= 1)) throw new InvalidArgumentError('Expected a size such as 2GiB or 500MB.');
+  return Math.floor(value);
+}
+
 const builtInModel = fileURLToPath(new URL('../../models/farthing-tiny', import.meta.url));
 
 /** `--model DIR`: a Hugging Face checkpoint folder; the model that comes with this package unless given. */

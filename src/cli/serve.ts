@@ -1,9 +1,19 @@
 /** `farthing serve`: the OpenAI- and DeepSeek-compatible HTTP server with its chat page. */
 import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, Option } from 'commander';
 import type { Compute } from '../backend/graph.ts';
-import { computeOption, examples, modelOption, packedOption, showPacking, threadsOption, whole } from './arguments.ts';
+import {
+  computeOption,
+  examples,
+  modelOption,
+  packedOption,
+  showPacking,
+  size,
+  threadsOption,
+  whole,
+} from './arguments.ts';
 
 interface Options {
   readonly model: string;
@@ -15,7 +25,9 @@ interface Options {
   readonly threads?: number;
   readonly sequences: number;
   readonly waiting: number;
-  readonly cacheMb?: number;
+  readonly cache?: number;
+  readonly diskCache?: string;
+  readonly diskCacheSize: number;
   readonly drafts: number;
   readonly runs: string;
   readonly logLevel: string;
@@ -38,9 +50,20 @@ export function serveCommand(): Command {
     .option('--sequences <n>', 'most requests computed together', whole(1, 256), 32)
     .option('--waiting <n>', 'most requests that may wait', whole(0, 100_000), 256)
     .option(
-      '--cache-mb <n>',
-      'memory for the cache (default: what the sequences need, at most a quarter of all)',
-      whole(1, 2 ** 24),
+      '--cache <size>',
+      'memory for the cache, such as 2GiB (default: what the sequences need, at most a quarter of all)',
+      size,
+    )
+    .addOption(
+      new Option(
+        '--disk-cache <dir>',
+        'folder that keeps the beginnings of prompts beyond memory and restarts (default: none is kept)',
+      ).argParser((text) => path.resolve(text)),
+    )
+    .addOption(
+      new Option('--disk-cache-size <size>', 'most that the folder may take')
+        .argParser(size)
+        .default(16 * 2 ** 30, '16GiB'),
     )
     .option('--drafts <n>', 'most tokens drafted ahead by an MTP module, where it pays; 0 for none', whole(0, 8), 3)
     .option('--runs <dir>', 'folder of training runs to watch and compare at /train', 'runs')
@@ -56,6 +79,7 @@ export function serveCommand(): Command {
         'farthing serve',
         'farthing serve --model ./DeepSeek-V2-Lite-Chat --port 9000 --api-key secret',
         'farthing serve --runs runs    # and watch them train at http://127.0.0.1:8000/train',
+        'farthing serve --model ./DeepSeek-V2-Lite-Chat --cache 8GiB --disk-cache /var/cache/farthing',
         `curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n` +
           `      -d '{"model": "farthing-tiny", "messages": [{"role": "user", "content": "Hello"}]}'`,
       ),
@@ -71,10 +95,9 @@ async function run(options: Options): Promise<void> {
     import('../server/metrics.ts'),
     import('pino'),
   ]);
-  const { threads, compute, sequences, waiting, cacheMb, drafts } = options;
+  const { threads, compute, sequences, waiting, drafts } = options;
   if (threads !== undefined) (await import('../backend/native.ts')).setThreads(threads);
   const log = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }));
-  const cache = cacheMb === undefined ? {} : { cacheBytes: cacheMb * 2 ** 20 };
   const model = await loadModel(options.model, {
     compute,
     sequences,
@@ -82,7 +105,14 @@ async function run(options: Options): Promise<void> {
     drafts,
     packedFile: options.packed,
     onPacking: showPacking(),
-    ...cache,
+    ...(options.cache !== undefined && { cacheBytes: options.cache }),
+    ...(options.diskCache !== undefined && {
+      diskCache: {
+        folder: options.diskCache,
+        bytes: options.diskCacheSize,
+        warn: (problem: string) => log.warn({ folder: options.diskCache }, problem),
+      },
+    }),
   });
   const pagesFolder = fileURLToPath(new URL('../../dist/web', import.meta.url));
   const stopping = new AbortController();

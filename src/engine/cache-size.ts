@@ -22,14 +22,16 @@ const BLOCK_TOKENS = 64;
 export function runnerLimits(
   config: ModelConfig,
   compute: Compute,
-  { sequences = 32, cacheBytes = os.totalmem() / 4, stepTokens = 256, drafts: wanted = 3 }: CacheOptions,
+  { sequences = 32, cacheBytes = machineBytes() / 4, stepTokens = 256, drafts: wanted = 3 }: CacheOptions,
 ): RunnerLimits {
   const blocksPerContext = Math.ceil(config.maxPositionEmbeddings / BLOCK_TOKENS);
   const drafts = hasMtp(config) ? wanted : 0;
   const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, compute, drafts > 0 ? 1 : 0);
   const blocks = Math.min(sequences * blocksPerContext, Math.floor(cacheBytes / blockBytes));
   if (blocks < 1) {
-    throw new RangeError(`a cache of ${cacheBytes} bytes: one block of ${BLOCK_TOKENS} tokens takes ${blockBytes}`);
+    throw new RangeError(
+      `a cache of ${cacheBytes} bytes is too small: one block of ${BLOCK_TOKENS} tokens takes ${blockBytes}`,
+    );
   }
   return {
     tokens: Math.max(stepTokens, sequences),
@@ -40,6 +42,11 @@ export function runnerLimits(
     blockTokens: BLOCK_TOKENS,
     blocksPerSequence: Math.min(blocksPerContext, blocks),
   };
+}
+
+/** Memory that this process may use: the machine's, or what its container is limited to. */
+function machineBytes(): number {
+  return Math.min(os.totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
 }
 
 /** Bytes that one token occupies in the cache over all layers, `mtpModules` that draft included. */

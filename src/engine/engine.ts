@@ -4,6 +4,8 @@
  */
 import type { DraftChunk, Drafter, Draw } from '../model/drafter.ts';
 import type { Runner } from '../model/runner.ts';
+import type { DiskCache, DiskCacheStatus } from './disk-cache.ts';
+import { DiskTier } from './disk-tier.ts';
 import { uniform } from './random.ts';
 import { logprobs, type Sampling, sample, type TokenLogprob } from './sampler.ts';
 import { type Chunk, type Priority, Scheduler, type Sequence } from './scheduler.ts';
@@ -14,6 +16,8 @@ export interface EngineOptions {
   readonly waiting: number;
   /** Most tokens of a prompt and its answer together: the model's context. */
   readonly contextTokens: number;
+  /** Keeps full cache blocks beyond memory and restarts. */
+  readonly diskCache?: DiskCache;
 }
 
 export interface Request {
@@ -49,7 +53,7 @@ export interface Generation extends AsyncIterable<SampledToken> {
 
 export interface Usage {
   readonly promptTokens: number;
-  /** Prompt tokens that were found in the prefix cache. */
+  /** Prompt tokens that were found in the prefix cache, in memory or on disk. */
   readonly cachedTokens: number;
   /** Sampled tokens, the stop token included. */
   readonly completionTokens: number;
@@ -72,11 +76,15 @@ export interface EngineStatus {
   readonly blocks: { readonly total: number; readonly free: number; readonly cached: number };
   /** Of each layer with experts: tokens given to each expert since the engine started. */
   readonly expertLoads: Readonly<Record<string, readonly number[]>>;
+  /** null without a disk cache. */
+  readonly disk: DiskCacheStatus | null;
   /** Since the engine started. */
   readonly counts: {
     readonly steps: number;
     readonly promptTokens: number;
     readonly cachedPromptTokens: number;
+    /** Of them, those that were read from disk. */
+    readonly fetchedPromptTokens: number;
     readonly generatedTokens: number;
     readonly preemptions: number;
     readonly drafts: DraftCounts;
@@ -84,7 +92,10 @@ export interface EngineStatus {
   };
 }
 
-/** Invariant: the loop runs exactly while the scheduler has work, and one step is in flight at a time. */
+/**
+ * Invariant: the loop runs exactly while the scheduler has work, and one step is in flight at a time. It sleeps only
+ * while every running sequence waits for the disk.
+ */
 export class Engine {
   readonly #runner: Runner;
   readonly #scheduler: Scheduler;
@@ -93,10 +104,12 @@ export class Engine {
   #draftedDepth = 0;
   readonly #active = new Map<Sequence, ActiveGeneration>();
   readonly #counts = { steps: 0, generatedTokens: 0, finished: { stop: 0, length: 0, cancelled: 0 } };
+  readonly #disk: DiskTier | null;
   #looping: Promise<void> | null = null;
+  #wake: () => void = () => {};
   #closed = false;
 
-  constructor(runner: Runner, { waiting, contextTokens }: EngineOptions) {
+  constructor(runner: Runner, { waiting, contextTokens, diskCache }: EngineOptions) {
     const { tokens, logits, sequences, blocks, blockTokens, blocksPerSequence } = runner.limits;
     this.#runner = runner;
     this.#speculation = new Speculation(runner.drafter ? (runner.limits.drafts ?? 0) : 0);
@@ -108,6 +121,7 @@ export class Engine {
       blocks,
       blockTokens,
     });
+    this.#disk = diskCache ? new DiskTier(diskCache, runner, this.#scheduler) : null;
   }
 
   /** The most tokens a prompt and its answer may have together: bounded by the context and by the cache. */
@@ -127,6 +141,7 @@ export class Engine {
     const generation = new ActiveGeneration(request, sequence, (finish) => this.#end(sequence, finish));
     this.#active.set(sequence, generation);
     this.#looping ??= this.#loop();
+    this.#wake();
     return generation;
   }
 
@@ -137,15 +152,17 @@ export class Engine {
       waiting,
       blocks: { total: pool.blocks, free: pool.free, cached: pool.cached },
       expertLoads: this.#runner.expertLoads,
+      disk: this.#disk?.status() ?? null,
       counts: { ...this.#counts, ...counts, drafts: this.#speculation.counts },
     };
   }
 
-  /** Cancels what runs and waits, and returns when no step is in flight. */
+  /** Cancels what runs and waits, and returns when no step is in flight and nothing is left to be written. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const sequence of [...this.#active.keys()]) this.#end(sequence, 'cancelled');
     await this.#looping;
+    await this.#disk?.close();
   }
 
   async #loop(): Promise<void> {
@@ -153,7 +170,11 @@ export class Engine {
     await new Promise(setImmediate);
     while (this.#active.size > 0) {
       try {
-        await this.#step(this.#scheduler.plan());
+        for (const sequence of this.#scheduler.admit()) {
+          this.#disk?.fetch(sequence)?.finally(() => this.#wake());
+        }
+        const chunks = this.#scheduler.plan();
+        await (chunks.length > 0 ? this.#step(chunks) : this.#change());
       } catch (error) {
         for (const [sequence, generation] of this.#active) {
           if (sequence.state !== 'running') continue;
@@ -163,6 +184,13 @@ export class Engine {
       }
     }
     this.#looping = null;
+  }
+
+  /** Settles when blocks have come from the disk, or a request has come or gone. */
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
   }
 
   async #step(chunks: readonly Chunk[]): Promise<void> {
@@ -187,6 +215,7 @@ export class Engine {
       row += 1 + drafts.length;
       if (generation) this.#check(sequence, generation, drafts.length, rows);
     }
+    this.#disk?.store(this.#scheduler.takeFull());
     if (this.#runner.drafter) await this.#draft(this.#runner.drafter, chunks, now);
   }
 
@@ -245,7 +274,9 @@ export class Engine {
   #end(sequence: Sequence, finish: 'stop' | 'length' | 'cancelled'): void {
     const generation = this.#active.get(sequence);
     if (!generation) return;
+    this.#disk?.touch(sequence);
     this.#scheduler.remove(sequence);
+    this.#wake();
     this.#active.delete(sequence);
     this.#counts.finished[finish]++;
     generation.end();

@@ -9,6 +9,7 @@ import { createRunner } from '../model/runner.ts';
 import { type ChatMessage, type ChatTemplate, loadChatTemplate, renderChat } from '../tokenizer/chat-template.ts';
 import { createTextStream, loadTokenizer, type Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type CacheOptions, runnerLimits } from './cache-size.ts';
+import { type DiskTierOptions, openDiskCache } from './disk-tier.ts';
 import { Engine } from './engine.ts';
 import { readGenerationConfig } from './generation-config.ts';
 import { promptLogits } from './prompt-logits.ts';
@@ -18,6 +19,8 @@ import { startText, type TextGeneration, type TextOptions } from './text-generat
 export interface LoadOptions extends CacheOptions, OpenOptions {
   /** Most requests that wait for a place in the batch before more are refused. */
   readonly waiting?: number;
+  /** Keep the prefix cache on disk too. Default: in memory alone. */
+  readonly diskCache?: DiskTierOptions;
 }
 
 /** What to continue: text as it stands, a conversation through the chat template, or token ids. */
@@ -65,7 +68,11 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
     readGenerationConfig(folder),
   ]);
   const runner = await createRunner(model, runnerLimits(config, model.compute, options));
-  const engine = new Engine(runner, { waiting: options.waiting ?? 256, contextTokens: config.maxPositionEmbeddings });
+  const engine = new Engine(runner, {
+    waiting: options.waiting ?? 256,
+    contextTokens: config.maxPositionEmbeddings,
+    ...(options.diskCache && { diskCache: await openDiskCache(model, runner, options.diskCache) }),
+  });
   const source = {
     engine,
     stopTokens: new Set([

@@ -25,8 +25,9 @@ export interface Sequence {
   readonly promptTokens: number;
   /** Tokens whose cache entries are there; those from `computed` on have still to go through the model. */
   readonly computed: number;
-  /** Prompt tokens found in the prefix cache when the sequence was first admitted. */
+  /** Prompt tokens that were in the prefix cache, or came into it from below, before the first other was computed. */
   readonly cachedTokens: number;
+  readonly tenant: string;
   readonly state: 'waiting' | 'running' | 'done';
 }
 
@@ -43,13 +44,25 @@ export interface Chunk {
   readonly last: boolean;
 }
 
+/** A block of the cache that holds every token it can, and which one of its sequence it is. */
+export interface FullBlock {
+  readonly sequence: Sequence;
+  readonly index: number;
+  readonly block: number;
+}
+
 interface Entry extends Sequence {
   readonly mostTokens: number;
-  readonly tenant: string;
   /** Set once, at first admission; a smaller number means longer in the batch. */
   seniority: number;
   computed: number;
   cachedTokens: number;
+  /** Tokens adopted from below since it entered. */
+  fetchedTokens: number;
+  /** Whether it waits for blocks from below the cache, and takes part in no step. */
+  fetching: boolean;
+  /** Whether its prompt has been counted as hits and misses. */
+  counted: boolean;
   blocks: number[];
   /** How many of the blocks have been published, and the prefix they end in. */
   published: number;
@@ -67,12 +80,15 @@ const NORMALS_PER_LOW = 4;
  * in order of arrival within their priority; when memory runs out the sequence that entered last gives up its
  * blocks and is resumed before anything new enters. So the one that entered first always proceeds, and everything
  * accepted finishes.
+ *
+ * Blocks may come from a slower cache below: between `fetch` and `proceed` a sequence that entered keeps its place
+ * and its blocks but is not computed, and `adopt` takes what was put into the next of its blocks as computed.
  */
 export class Scheduler {
   readonly limits: SchedulerLimits;
   readonly pool: BlockPool;
   /** Every field counts since the scheduler was made. */
-  readonly counts = { preemptions: 0, promptTokens: 0, cachedPromptTokens: 0 };
+  readonly counts = { preemptions: 0, promptTokens: 0, cachedPromptTokens: 0, fetchedPromptTokens: 0 };
   readonly #queues: Record<Priority, Entry[]> = { normal: [], low: [] };
   /** Interrupted sequences by seniority. */
   readonly #interrupted: Entry[] = [];
@@ -80,6 +96,7 @@ export class Scheduler {
   readonly #running: Entry[] = [];
   #admitted = 0;
   #normalsInARow = 0;
+  #full: FullBlock[] = [];
 
   constructor(limits: SchedulerLimits) {
     if (limits.stepTokens < limits.sequences) {
@@ -135,6 +152,9 @@ export class Scheduler {
       seniority: -1,
       computed: 0,
       cachedTokens: 0,
+      fetchedTokens: 0,
+      fetching: false,
+      counted: false,
       blocks: [],
       published: 0,
       prefix: tenant,
@@ -145,23 +165,40 @@ export class Scheduler {
     return entry;
   }
 
+  /** Gives running sequences room for their next tokens and lets waiting ones in. @returns those that entered */
+  admit(): readonly Sequence[] {
+    this.#full = [];
+    this.#growDecoding();
+    const entered: Sequence[] = [];
+    while (this.#running.length < this.limits.sequences) {
+      const queue = this.#nextQueue();
+      const entry = queue?.[0];
+      if (!queue || !entry || !this.#enter(entry)) break;
+      queue.shift();
+      entered.push(entry);
+      if (queue === this.#queues.normal) this.#normalsInARow++;
+      if (queue === this.#queues.low) this.#normalsInARow = 0;
+    }
+    return entered;
+  }
+
   /**
-   * What to compute next; empty when nothing is to be done. Every running sequence that decodes gets its token;
-   * prompts share what is left of the step, those that entered first going first.
+   * What to compute next, after `admit`; empty when nothing is to be done. Every running sequence that decodes gets its
+   * token; prompts share what is left of the step, those that entered first going first.
    */
   plan(): Chunk[] {
-    this.#growDecoding();
-    this.#admit();
     const chunks: Chunk[] = [];
     let left = this.limits.stepTokens;
     const take = (entry: Entry, count: number) => {
       left -= count;
+      this.#countPrompt(entry);
       const start = entry.computed;
       const last = start + count === entry.tokens.length;
       const blocks = entry.blocks.slice(0, this.#blocksFor(start + count));
       chunks.push({ sequence: entry, start, count, drafts: entry.drafts, blocks, last });
     };
-    const decoding = this.#running.filter(decodes);
+    const ready = this.#running.filter((entry) => !entry.fetching);
+    const decoding = ready.filter(decodes);
     let spare = left - decoding.length;
     for (const entry of decoding) {
       entry.drafts = entry.drafts.slice(0, Math.min(spare, this.#roomForDrafts(entry)));
@@ -169,7 +206,7 @@ export class Scheduler {
       left -= entry.drafts.length;
       take(entry, 1);
     }
-    for (const entry of this.#running) {
+    for (const entry of ready) {
       if (left === 0) break;
       if (!decodes(entry)) take(entry, Math.min(left, entry.tokens.length - entry.computed));
     }
@@ -182,8 +219,43 @@ export class Scheduler {
       const entry = sequence as Entry;
       if (entry.state !== 'running') continue;
       entry.computed = start + count;
-      this.#publish(entry);
+      this.#full.push(...this.#publish(entry));
     }
+  }
+
+  /** The blocks that became full since the last call. Their content is there until the next `admit`. */
+  takeFull(): FullBlock[] {
+    const full = this.#full;
+    this.#full = [];
+    return full;
+  }
+
+  /** Whole blocks of the sequence that need not be computed if their content is found: all that precede its last token. */
+  wholeBlocks(sequence: Sequence): number {
+    return this.#blocksFor(sequence.tokens.length) - 1;
+  }
+
+  /** Keeps a sequence that has just entered out of the steps, until `proceed`, while blocks are fetched for it. */
+  fetch(sequence: Sequence): void {
+    (sequence as Entry).fetching = true;
+  }
+
+  /** The cache block that waits for content as the sequence's block number `index`; null when it is not the next. */
+  awaited(sequence: Sequence, index: number): number | null {
+    const { fetching, published, blocks } = sequence as Entry;
+    return fetching && index === published && index < this.wholeBlocks(sequence) ? blocks[index]! : null;
+  }
+
+  /** The awaited block has its content now: as if its tokens had been computed. */
+  adopt(sequence: Sequence): void {
+    const entry = sequence as Entry;
+    entry.computed += this.limits.blockTokens;
+    entry.fetchedTokens += this.limits.blockTokens;
+    this.#publish(entry);
+  }
+
+  proceed(sequence: Sequence): void {
+    (sequence as Entry).fetching = false;
   }
 
   /** Proposes what may follow the sequence's last token. As many are computed in the next step as it has room for. */
@@ -206,7 +278,7 @@ export class Scheduler {
     entry.drafts = draft === token ? drafts : [];
     if (draft !== token) return false;
     entry.computed++;
-    this.#publish(entry);
+    this.#full.push(...this.#publish(entry));
     return true;
   }
 
@@ -220,6 +292,7 @@ export class Scheduler {
     const entry = sequence as Entry;
     if (entry.state === 'done') return;
     entry.state = 'done';
+    entry.fetching = false;
     this.pool.release(entry.blocks);
     entry.blocks = [];
     for (const list of [this.#running, this.#interrupted, this.#queues.normal, this.#queues.low]) {
@@ -260,21 +333,11 @@ export class Scheduler {
     entry.published = 0;
     entry.prefix = entry.tenant;
     entry.drafts = [];
+    entry.fetching = false;
     entry.state = 'waiting';
     const at = this.#interrupted.findIndex((other) => other.seniority > entry.seniority);
     this.#interrupted.splice(at === -1 ? this.#interrupted.length : at, 0, entry);
     this.counts.preemptions++;
-  }
-
-  #admit(): void {
-    while (this.#running.length < this.limits.sequences) {
-      const queue = this.#nextQueue();
-      const entry = queue?.[0];
-      if (!queue || !entry || !this.#enter(entry)) return;
-      queue.shift();
-      if (queue === this.#queues.normal) this.#normalsInARow++;
-      if (queue === this.#queues.low) this.#normalsInARow = 0;
-    }
   }
 
   #nextQueue(): Entry[] | null {
@@ -299,26 +362,35 @@ export class Scheduler {
     entry.published = matched.blocks.length;
     entry.prefix = matched.prefix;
     entry.computed = matched.blocks.length * this.limits.blockTokens;
+    entry.fetchedTokens = 0;
     entry.state = 'running';
-    if (entry.seniority === -1) {
-      entry.seniority = this.#admitted++;
-      entry.cachedTokens = entry.computed;
-      this.counts.promptTokens += entry.promptTokens;
-      this.counts.cachedPromptTokens += entry.cachedTokens;
-    }
+    if (entry.seniority === -1) entry.seniority = this.#admitted++;
     const at = this.#running.findIndex((other) => other.seniority > entry.seniority);
     this.#running.splice(at === -1 ? this.#running.length : at, 0, entry);
     return true;
   }
 
-  #publish(entry: Entry): void {
+  /** What the cache spared a sequence is known when its first token is computed. */
+  #countPrompt(entry: Entry): void {
+    if (entry.counted) return;
+    entry.counted = true;
+    entry.cachedTokens = entry.computed;
+    this.counts.promptTokens += entry.promptTokens;
+    this.counts.cachedPromptTokens += entry.computed;
+    this.counts.fetchedPromptTokens += entry.fetchedTokens;
+  }
+
+  #publish(entry: Entry): FullBlock[] {
     const { blockTokens } = this.limits;
+    const full: FullBlock[] = [];
     while ((entry.published + 1) * blockTokens <= entry.computed) {
       const from = entry.published * blockTokens;
       const tokens = entry.tokens.slice(from, from + blockTokens);
-      entry.prefix = this.pool.publish(entry.blocks[entry.published]!, entry.prefix, tokens);
-      entry.published++;
+      const block = entry.blocks[entry.published]!;
+      entry.prefix = this.pool.publish(block, entry.prefix, tokens);
+      full.push({ sequence: entry, index: entry.published++, block });
     }
+    return full;
   }
 }
 

@@ -10,6 +10,7 @@ import { type RopeSettings, ropeFrequencies } from './rope.ts';
 
 export interface Model {
   readonly folder: string;
+  readonly checkpoint: Checkpoint;
   readonly config: ModelConfig;
   readonly rope: RopeSettings;
   readonly compute: Compute;
@@ -38,7 +39,8 @@ export async function openModel(folder: string, options: OpenOptions = {}): Prom
   const { config } = checkpoint;
   if (packedFile === undefined) refuseWhatMemoryCannotHold(checkpoint);
   const file = packedFile === undefined ? null : await openPackedFile(packedFile, checkpoint, compute, onPacking);
-  return { folder, config, compute, rope: ropeFrequencies(config), weights: packedWeights(checkpoint, compute, file) };
+  const weights = packedWeights(checkpoint, compute, file);
+  return { folder, checkpoint, config, compute, rope: ropeFrequencies(config), weights };
 }
 
 function refuseWhatMemoryCannotHold(checkpoint: Checkpoint): void {

@@ -1,9 +1,11 @@
 /** One step of a loaded model over a paged cache: token ids in, logits out. */
 import { compile, type OpTimes } from '../backend/compile.ts';
 import { createGraph, own, resident, rowsOf, storageBytes, type Tensor } from '../backend/graph.ts';
+import { graphDigest } from '../backend/graph-digest.ts';
 import { allocate } from '../backend/native.ts';
 import { type OpWork, opWork } from '../backend/op-work.ts';
 import { selectRows } from '../backend/ops.ts';
+import { type CacheBlocks, cacheBlocks } from './cache-blocks.ts';
 import type { ModelConfig } from './config.ts';
 import { createDrafter, type Drafter } from './drafter.ts';
 import { cacheWidths, forward, frequencyTable, hasMtp, head } from './forward.ts';
@@ -35,6 +37,9 @@ export interface SequenceChunk {
 
 export interface Runner {
   readonly limits: RunnerLimits;
+  readonly blocks: CacheBlocks;
+  /** Digest of the computation: kernels, shapes and numbers. Equal ones do the same with equal weights. */
+  readonly recipe: string;
   /**
    * Runs the chunks together. @returns logits f32 [Σ chunk.logits, vocab] in order of the chunks; the memory is
    * overwritten by the next step.
@@ -135,6 +140,8 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
     limits,
     drafter,
     expertLoads: Object.fromEntries(loads.map(({ layer, tokens }) => [layer, tokens])),
+    blocks: cacheBlocks(caches.flat(), limits.blocks),
+    recipe: graphDigest(graph),
     async step(chunks) {
       const lengths = enter(chunks);
       await program.run(lengths);
@@ -156,7 +163,6 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
 }
 
 const differences = (starts: Int32Array) => starts.subarray(1).map((start, i) => start - starts[i]!);
-
 function checkChunk({ ids, start, blocks, logits }: SequenceChunk, config: ModelConfig, limits: RunnerLimits): void {
   const end = start + ids.length;
   if (

@@ -75,6 +75,25 @@ export function createMetrics(engine: Engine, modelName: string): Metrics {
       for (const [position, kept] of drafts().acceptedByPlace.entries()) this.inc({ position }, kept);
     },
   });
+  counter(
+    'vllm:external_prefix_cache_hits_total',
+    'Prompt tokens read from the disk cache, among those found in the prefix cache',
+    () => status().counts.fetchedPromptTokens,
+  );
+  if (status().disk) {
+    const disk = () => status().disk!;
+    gauge('farthing:disk_cache_bytes', 'Size of the disk cache', () => disk().bytes);
+    new Counter({
+      name: 'farthing:disk_cache_blocks_total',
+      help: 'Blocks of the disk cache by what became of them; damaged ones were not used',
+      labelNames: ['event'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [event, count] of Object.entries(disk().counts)) this.inc({ event }, count);
+      },
+    });
+  }
   counter('farthing:steps_total', 'Steps of the model', () => status().counts.steps);
   new Counter({
     name: 'vllm:request_success_total',

@@ -32,6 +32,7 @@ const event = fc.oneof(
   },
   { weight: 6, arbitrary: fc.record({ kind: fc.constant('step' as const) }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('cancel' as const), which: fc.nat() }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant('fetched' as const), which: fc.nat(), found: fc.boolean() }) },
 );
 
 /**
@@ -39,11 +40,20 @@ const event = fc.oneof(
  * that reading one written for another sequence, or not written at all, is noticed.
  */
 class Memory {
+  /** Prefixes, whole blocks long, that a slower cache below holds: everything that was ever computed. */
+  readonly below = new Set<string>();
   readonly #entries = new Map<string, string>();
   readonly #blockTokens: number;
 
   constructor(blockTokens: number) {
     this.#blockTokens = blockTokens;
+  }
+
+  /** Puts the tokens of a block where they belong, as if they had been computed. */
+  fill(sequence: Sequence, index: number, block: number) {
+    for (let i = 0; i < this.#blockTokens; i++) {
+      this.#entries.set(`${block}.${i}`, sequence.tokens.slice(0, index * this.#blockTokens + i + 1).join());
+    }
   }
 
   run({
@@ -83,8 +93,33 @@ test('whatever comes and goes, every request gets its own tokens, nothing leaks 
       const scheduler = new Scheduler(limits);
       const memory = new Memory(limits.blockTokens);
       const active: { sequence: Sequence; prompt: number[]; maxTokens: number }[] = [];
+      const computed = new Map<Sequence, number>();
+
+      /** Sequences that wait for blocks from below. */
+      const fetching = new Set<Sequence>();
+      const prefixOf = ({ tokens }: Sequence, blocks: number) => tokens.slice(0, blocks * limits.blockTokens).join();
+
+      /** One block comes for a sequence, or the last that is found. */
+      const fetched = (sequence: Sequence, found: boolean) => {
+        const index = sequence.computed / limits.blockTokens;
+        const block = scheduler.awaited(sequence, index);
+        if (block !== null && found && memory.below.has(prefixOf(sequence, index + 1))) {
+          memory.fill(sequence, index, block);
+          scheduler.adopt(sequence);
+        } else {
+          scheduler.proceed(sequence);
+          fetching.delete(sequence);
+        }
+      };
 
       const step = () => {
+        for (const sequence of scheduler.admit()) {
+          expect(sequence.state).toBe('running');
+          fetching.delete(sequence);
+          if (!memory.below.has(prefixOf(sequence, sequence.computed / limits.blockTokens + 1))) continue;
+          scheduler.fetch(sequence);
+          fetching.add(sequence);
+        }
         const chunks = scheduler.plan();
         const rows = chunks.reduce((sum, { count, drafts }) => sum + count + drafts.length, 0);
         expect(rows).toBeLessThanOrEqual(limits.stepTokens);
@@ -93,11 +128,17 @@ test('whatever comes and goes, every request gets its own tokens, nothing leaks 
         for (const chunk of chunks) {
           expect(chunk.count).toBeGreaterThan(0);
           expect(chunk.start).toBe(chunk.sequence.computed);
+          expect(fetching.has(chunk.sequence)).toBe(false);
+          computed.set(chunk.sequence, (computed.get(chunk.sequence) ?? 0) + chunk.count);
           memory.run(chunk);
         }
         scheduler.computed(chunks);
+        for (const { sequence, index } of scheduler.takeFull()) memory.below.add(prefixOf(sequence, index + 1));
         for (const { sequence } of chunks.filter(({ last }) => last)) {
-          while (scheduler.append(sequence, nextToken(sequence.tokens)) && !scheduler.full(sequence));
+          while (scheduler.append(sequence, nextToken(sequence.tokens))) {
+            computed.set(sequence, computed.get(sequence)! + 1); // by the draft that was right
+            if (scheduler.full(sequence)) break;
+          }
           if (scheduler.full(sequence)) scheduler.remove(sequence);
           const ahead = [...sequence.tokens];
           for (const isRight of right) ahead.push(isRight ? nextToken(ahead) : 1 - nextToken(ahead));
@@ -108,6 +149,9 @@ test('whatever comes and goes, every request gets its own tokens, nothing leaks 
           const alone = [...prompt];
           while (alone.length < prompt.length + maxTokens) alone.push(nextToken(alone));
           expect(sequence.tokens).toEqual(alone);
+          // Every token but the last is computed or was cached, and once only unless its sequence was interrupted.
+          const passed = computed.get(sequence)! + sequence.cachedTokens;
+          if (scheduler.counts.preemptions === 0) expect(passed).toBe(sequence.tokens.length - 1);
           active.splice(
             active.findIndex((other) => other.sequence === sequence),
             1,
@@ -118,6 +162,9 @@ test('whatever comes and goes, every request gets its own tokens, nothing leaks 
 
       for (const event of events) {
         if (event.kind === 'step') step();
+        if (event.kind === 'fetched' && fetching.size > 0) {
+          fetched([...fetching][event.which % fetching.size]!, event.found);
+        }
         if (event.kind === 'cancel' && active.length > 0) {
           const [{ sequence }] = active.splice(event.which % active.length, 1) as [(typeof active)[0]];
           scheduler.remove(sequence);
@@ -135,7 +182,8 @@ test('whatever comes and goes, every request gets its own tokens, nothing leaks 
       // Every token of every request, each perhaps computed again after each interruption, bounds the steps.
       for (let steps = 0; active.length > 0; steps++) {
         expect(steps).toBeLessThan(10_000);
-        expect(step().length).toBeGreaterThan(0);
+        expect(step().length + fetching.size).toBeGreaterThan(0);
+        for (const sequence of [...fetching]) fetched(sequence, true);
       }
       expect(scheduler.plan()).toEqual([]);
       expect([scheduler.running, scheduler.waiting]).toEqual([0, 0]);
@@ -156,6 +204,7 @@ const roomy: SchedulerLimits = {
 
 function run(scheduler: Scheduler, steps: number): Sequence[][] {
   return Array.from({ length: steps }, () => {
+    scheduler.admit();
     const chunks = scheduler.plan();
     scheduler.computed(chunks);
     for (const { sequence, last } of chunks) {
@@ -211,6 +260,7 @@ test('drafts change nothing about which blocks are held, and none is left where 
     const sequence = scheduler.add([7], 9);
     const seen: { tokens: number; free: number }[] = [];
     while (sequence.state !== 'done') {
+      scheduler.admit();
       const chunks = scheduler.plan();
       for (const { start, count, drafts } of chunks) expect(start + count + drafts.length).toBeLessThan(10);
       seen.push({ tokens: sequence.tokens.length, free: scheduler.pool.free });
@@ -220,6 +270,7 @@ test('drafts change nothing about which blocks are held, and none is left where 
       scheduler.propose(sequence, drafts);
     }
     const again = scheduler.add(sequence.tokens, 1);
+    scheduler.admit();
     scheduler.plan();
     return { seen: new Map(seen.map(({ tokens, free }) => [tokens, free])), found: again.cachedTokens };
   };
@@ -252,6 +303,7 @@ test('a repeated prompt is found in the prefix cache, all but what must be compu
   const again = scheduler.add(prompt, 1);
   const longer = scheduler.add([...prompt, 99], 1);
   const foreign = scheduler.add(prompt, 1, { tenant: 'other' });
+  scheduler.admit();
   scheduler.plan();
   expect([again.cachedTokens, longer.cachedTokens, foreign.cachedTokens]).toEqual([8, 12, 0]);
 });
