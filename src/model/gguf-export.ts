@@ -175,7 +175,7 @@ function latentAttention(
   config: DeepSeekConfig,
   from: string,
   to: string,
-  { copy, vector, put, matrixType }: Put,
+  { copy, vector, put }: Put,
 ) {
   const { numAttentionHeads: heads, qkNopeHeadDim: nope, vHeadDim, kvLoraRank: rank } = config;
   if (config.qLoraRank === null) {
@@ -190,7 +190,8 @@ function latentAttention(
   const kvB = () => toFloat32(checkpoint.tensor(`${from}.self_attn.kv_b_proj.weight`));
   const perHead = (nope + vHeadDim) * rank;
   // keys transposed: [heads, rank, nope], so that a query is taken into the latent space by a plain product
-  put(`${to}.attn_k_b.weight`, matrixType, [heads, rank, nope], () => {
+  // BF16 whatever the rest is: where llama.cpp uses AMX it aborts on Q8_0 matrices of three dimensions here
+  put(`${to}.attn_k_b.weight`, 'BF16', [heads, rank, nope], () => {
     const all = kvB();
     const out = new Float32Array(heads * rank * nope);
     for (let h = 0; h < heads; h++) {
@@ -200,7 +201,7 @@ function latentAttention(
     }
     return out;
   });
-  put(`${to}.attn_v_b.weight`, matrixType, [heads, vHeadDim, rank], () => {
+  put(`${to}.attn_v_b.weight`, 'BF16', [heads, vHeadDim, rank], () => {
     const all = kvB();
     return joined(Array.from({ length: heads }, (_, h) => all.subarray(h * perHead + nope * rank, (h + 1) * perHead)));
   });
