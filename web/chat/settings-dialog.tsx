@@ -1,6 +1,6 @@
 /** The settings, kept as they are changed. An empty number leaves the choice to the server. */
 import { useSignal } from '@preact/signals';
-import { useEffect, useId, useRef } from 'preact/hooks';
+import { useId, useLayoutEffect, useRef } from 'preact/hooks';
 import { CloseIcon } from '../style/icons.tsx';
 import { storageRefused } from '../style/saved.ts';
 import {
@@ -16,7 +16,8 @@ import {
 export function SettingsDialog() {
   const dialog = useRef<HTMLDialogElement>(null);
   const open = settingsOpen.value;
-  useEffect(() => {
+  // before the next paint: a dialog that is still open would swallow what is typed at once after it
+  useLayoutEffect(() => {
     if (open) dialog.current!.showModal();
     else dialog.current!.close();
   }, [open]);
