@@ -2,7 +2,7 @@
  * Whether an exported GGUF file writes the same in llama.cpp: `npx tsx bench/gguf-parity.ts [DIR …]`, the built-in model
  * and the tiny models of the tests unless folders are given. Both continue one prompt greedily, from BF16 weights. Where
  * they part, the gap between our two best logits says whether it was a toss-up: llama.cpp keeps its cache in F16, ours
- * is F32 here. Needs the peer: `npm install --prefix bench`. Exits with 1 where they part at a gap above 0.05.
+ * is F32 here. Needs the peer: `npm ci --prefix bench`. Exits with 1 where they part at a gap above 0.05.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
