@@ -2,7 +2,7 @@
 import { type Context, Hono } from 'hono';
 import type { Logger } from 'pino';
 import type { LanguageModel } from '../engine/language-model.ts';
-import { ApiError, errorBody, toApiError } from './api-error.ts';
+import { ApiError, toApiError } from './api-error.ts';
 import { requireApiKey } from './api-key.ts';
 import { type ChatCompletion, startChat } from './chat-completions.ts';
 import { startCompletion, type TextCompletion } from './completions.ts';
@@ -11,6 +11,7 @@ import { eventStream } from './event-stream.ts';
 import { readBody } from './json-body.ts';
 import type { Metrics } from './metrics.ts';
 import { pages } from './pages.ts';
+import { refusal } from './refusal.ts';
 import { chatBody, completionBody } from './request-bodies.ts';
 import { timingsOf } from './timings.ts';
 import { trainingRuns, type WatchedRuns } from './training-runs.ts';
@@ -44,10 +45,7 @@ export function createApp({ model, apiKey, log, metrics, runs, pagesFolder }: Ap
     return told;
   };
 
-  app.onError((error, c) => {
-    const told = describe(error, c.req.path);
-    return c.json(errorBody(told), told.status, { ...told.headers });
-  });
+  app.onError((error, c) => refusal(c, describe(error, c.req.path)));
   app.use(async (c, next) => {
     const start = performance.now();
     await next();
@@ -98,7 +96,7 @@ export function createApp({ model, apiKey, log, metrics, runs, pagesFolder }: Ap
   if (pagesFolder !== null) app.get('*', pages(pagesFolder));
   app.notFound((c) => {
     const { method, path } = c.req;
-    return c.json(errorBody(new ApiError(404, `${method} ${path}: there is nothing here`, { code: 'not_found' })), 404);
+    return refusal(c, new ApiError(404, `${method} ${path}: there is nothing here`, { code: 'not_found' }));
   });
 
   async function answer(c: Context, stream: boolean, started: ChatCompletion | TextCompletion) {

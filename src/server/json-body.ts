@@ -18,12 +18,12 @@ export async function readBody<Schema extends z.ZodType>(c: Context, schema: Sch
   return parsed.data;
 }
 
-/** Stops reading as soon as the body is known to be too large, whatever length was stated. */
+/** Stops as soon as the body is known to be too large, whatever length was stated; the rest can still be read. */
 async function readBytes(body: ReadableStream<Uint8Array> | null): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
   let length = 0;
   try {
-    for await (const piece of body ?? []) {
+    for await (const piece of body?.values({ preventCancel: true }) ?? []) {
       pieces.push(piece);
       length += piece.length;
       if (length > MOST_BYTES) break;

@@ -46,7 +46,11 @@ test('a body in many small pieces is read whole', async () => {
 
 test('a body without a stated length that grows too large is refused', async () => {
   const piece = `100000\r\n${' '.repeat(2 ** 20)}\r\n`;
-  expect(await send(head(''), ...Array<string>(17).fill(piece))).toMatch(/^HTTP\/1\.1 413 /);
+  expect(await send(head(''), ...Array<string>(20).fill(piece))).toMatch(/^HTTP\/1\.1 413 /);
+});
+
+test('a refusal reaches a client that waits for it in the middle of its body', async () => {
+  expect(await send(head(2 ** 20, 'text/plain'), body)).toMatch(/^HTTP\/1\.1 415 .*"type":"invalid_request_error"/s);
 });
 
 test('a client that goes in the middle of its request, or sends none, leaves no trace', async () => {
