@@ -47,8 +47,6 @@ export interface Generation extends AsyncIterable<SampledToken> {
   cancel(finish?: 'stop' | 'cancelled'): void;
   readonly usage: Usage;
   readonly times: Times;
-  /** Settles when nothing more will be generated. */
-  readonly ended: Promise<void>;
 }
 
 export interface Usage {
@@ -299,10 +297,6 @@ class ActiveGeneration implements Generation {
   #over = false;
   #error: unknown = null;
   #wake: (() => void) | null = null;
-  #settle: () => void = () => {};
-  readonly ended = new Promise<void>((resolve) => {
-    this.#settle = resolve;
-  });
 
   constructor(request: Request, sequence: Sequence, end: (finish: 'stop' | 'cancelled') => void) {
     this.request = request;
@@ -341,7 +335,6 @@ class ActiveGeneration implements Generation {
   end(): void {
     this.#over = true;
     this.#times = { ...this.#times, finished: performance.now() };
-    this.#settle();
     this.#signal();
   }
 

@@ -35,7 +35,7 @@ export interface TextGeneration extends AsyncIterable<TextPiece> {
   /** Counts what has been iterated. */
   readonly usage: Usage;
   readonly times: Times;
-  /** Settles when nothing more will be generated. */
+  /** Settles when the answer has been iterated to its end, or given up; usage and times are final then. */
   readonly ended: Promise<void>;
 }
 
@@ -68,13 +68,20 @@ export function startText(source: TextSource, prompt: ArrayLike<number>, options
     ...(options.priority !== undefined && { priority: options.priority }),
     ...(options.tenant !== undefined && { tenant: options.tenant }),
   });
-  const cancel = () => generation.cancel();
+  let settle = () => {};
+  const ended = new Promise<void>((resolve) => {
+    settle = resolve;
+  });
+  const cancel = () => {
+    generation.cancel();
+    settle();
+  };
   if (options.signal?.aborted) cancel();
   options.signal?.addEventListener('abort', cancel, { once: true });
   const counter = { tokens: 0 };
   return {
     cancel,
-    ended: generation.ended,
+    ended,
     get usage() {
       return { ...generation.usage, completionTokens: counter.tokens };
     },
@@ -86,6 +93,7 @@ export function startText(source: TextSource, prompt: ArrayLike<number>, options
         yield* pieces(source, generation, options.stop ?? [], counter);
       } finally {
         options.signal?.removeEventListener('abort', cancel);
+        settle();
       }
     },
   };
