@@ -3,13 +3,21 @@
  * llama.cpp reads them (deepseek2 with the key and value parts of kv_b_proj apart, qwen2, qwen3, llama).
  */
 import { float32ToBf16 } from '../numerics/bf16.ts';
-import { type GgufTensor, type GgufType, type GgufValue, quantiseQ8, writeGguf } from '../numerics/gguf-writer.ts';
+import { quantiseQ4, quantiseQ8 } from '../numerics/gguf-blocks.ts';
+import { type GgufTensor, type GgufType, type GgufValue, writeGguf } from '../numerics/gguf-writer.ts';
 import { type Checkpoint, openCheckpoint, toFloat32 } from './checkpoint.ts';
 import { type DeepSeekConfig, type DenseConfig, isMoeLayer, type ModelConfig } from './config.ts';
 import { type GgufVocabulary, ggufVocabulary } from './gguf-vocabulary.ts';
 import { ropeFrequencies } from './rope.ts';
 
-export type GgufPrecision = 'bf16' | 'q8_0';
+export type GgufPrecision = 'bf16' | 'q8_0' | 'q4_0';
+
+/** What matrices become, and the format's number for a file of mostly that. */
+const PRECISIONS = {
+  bf16: { matrixType: 'BF16', fileType: 32 },
+  q8_0: { matrixType: 'Q8_0', fileType: 7 },
+  q4_0: { matrixType: 'Q4_0', fileType: 2 },
+} as const satisfies Record<GgufPrecision, { matrixType: GgufType; fileType: number }>;
 
 /** @throws Error naming what llama.cpp has no place for */
 export async function exportGguf(folder: string, path: string, precision: GgufPrecision): Promise<void> {
@@ -45,7 +53,7 @@ function metadata(
   };
   return {
     'general.architecture': text(architecture),
-    'general.file_type': u32(precision === 'bf16' ? 32 : 7),
+    'general.file_type': u32(PRECISIONS[precision].fileType),
     ...Object.fromEntries(Object.entries(common).map(([key, value]) => [`${architecture}.${key}`, value])),
     ...vocabulary,
   };
@@ -108,10 +116,10 @@ function tensorsOf(checkpoint: Checkpoint, precision: GgufPrecision): GgufTensor
   const put = (name: string, type: GgufType, shape: readonly number[], values: () => Float32Array) => {
     // rows that do not hold whole blocks of 32 stay BF16, as llama.cpp itself does
     const whole = shape.at(-1)! % 32 === 0;
-    const settled = type === 'Q8_0' && !whole ? 'BF16' : type;
+    const settled = (type === 'Q8_0' || type === 'Q4_0') && !whole ? 'BF16' : type;
     tensors.push({ name, type: settled, shape, bytes: () => encode(values(), settled) });
   };
-  const matrixType: GgufType = precision === 'bf16' ? 'BF16' : 'Q8_0';
+  const { matrixType } = PRECISIONS[precision];
   const copy = (name: string, source: string, type: GgufType = matrixType) => {
     const { shape } = checkpoint.header(source);
     put(name, type, shape, () => toFloat32(checkpoint.tensor(source)));
@@ -258,6 +266,7 @@ function joined(parts: readonly Float32Array[]): Float32Array {
 
 function encode(values: Float32Array, type: GgufType): Uint8Array {
   if (type === 'Q8_0') return quantiseQ8(values);
+  if (type === 'Q4_0') return quantiseQ4(values);
   if (type === 'F32') return new Uint8Array(values.slice().buffer);
   const bits = float32ToBf16(values);
   return new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength);

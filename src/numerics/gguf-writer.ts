@@ -2,7 +2,7 @@
 import { replaceFile } from './replace-file.ts';
 
 /** Element types by their numbers in the format. */
-const GGUF_TYPES = { F32: 0, Q8_0: 8, BF16: 30 } as const;
+const GGUF_TYPES = { F32: 0, Q4_0: 2, Q8_0: 8, BF16: 30 } as const;
 export type GgufType = keyof typeof GGUF_TYPES;
 
 export type GgufValue =
@@ -24,10 +24,11 @@ const ALIGNMENT = 32;
 const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const;
 const padding = (bytes: number) => (ALIGNMENT - (bytes % ALIGNMENT)) % ALIGNMENT;
 
-/** Bytes of a tensor: Q8_0 holds blocks of 32 values in 34 bytes along the innermost axis. */
+/** Q8_0 and Q4_0 hold blocks of 32 values along the innermost axis, in 34 and 18 bytes. */
+const BYTES_PER_VALUE: Record<GgufType, number> = { F32: 4, BF16: 2, Q8_0: 34 / 32, Q4_0: 18 / 32 };
+
 function ggufBytes(type: GgufType, shape: readonly number[]): number {
-  const count = shape.reduce((a, b) => a * b, 1);
-  return type === 'Q8_0' ? (count / 32) * 34 : count * (type === 'F32' ? 4 : 2);
+  return shape.reduce((a, b) => a * b, 1) * BYTES_PER_VALUE[type];
 }
 
 /** @throws RangeError when a tensor's bytes do not match its type and shape */
@@ -116,44 +117,4 @@ class HeaderBytes {
   bytes(): Buffer {
     return Buffer.concat(this.parts);
   }
-}
-
-/** Q8_0: blocks of 32 values, an f16 scale (largest magnitude / 127) and 32 signed bytes, rounded half away from zero. */
-export function quantiseQ8(values: Float32Array): Uint8Array {
-  if (values.length % 32 !== 0) throw new RangeError(`${values.length} values, expected a multiple of 32`);
-  const out = new Uint8Array((values.length / 32) * 34);
-  const view = new DataView(out.buffer);
-  for (let block = 0; block < values.length / 32; block++) {
-    let most = 0;
-    for (let i = 0; i < 32; i++) most = Math.max(most, Math.abs(values[block * 32 + i]!));
-    const scale = most / 127;
-    const inverse = scale > 0 ? 1 / scale : 0;
-    view.setUint16(block * 34, float32ToF16(scale), true);
-    for (let i = 0; i < 32; i++) {
-      const scaled = values[block * 32 + i]! * inverse;
-      view.setInt8(block * 34 + 2 + i, Math.sign(scaled) * Math.floor(Math.abs(scaled) + 0.5));
-    }
-  }
-  return out;
-}
-
-const floatBits = new Float32Array(1);
-const intBits = new Uint32Array(floatBits.buffer);
-
-/** Nearest f16 of a non-negative number in its range, ties to even. */
-export function float32ToF16(value: number): number {
-  floatBits[0] = value;
-  const bits = intBits[0]!;
-  const exponent = (bits >>> 23) - 112;
-  if (exponent >= 31) return 0x7c00;
-  if (exponent <= 0) return roundHalfEven(value * 2 ** 24);
-  const rest = bits & 0x1fff;
-  const half = (exponent << 10) | ((bits >>> 13) & 0x3ff);
-  return half + (rest > 0x1000 || (rest === 0x1000 && (half & 1) === 1) ? 1 : 0);
-}
-
-function roundHalfEven(value: number): number {
-  const floor = Math.floor(value);
-  const rest = value - floor;
-  return floor + (rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? 1 : 0);
 }

@@ -6,8 +6,8 @@ import { afterAll, expect, test } from 'vitest';
 import { openCheckpoint, toFloat32 } from '../../src/model/checkpoint.ts';
 import { exportGguf } from '../../src/model/gguf-export.ts';
 import { writeRandomCheckpoint } from '../../src/model/random-checkpoint.ts';
-import { f16ToFloat32 } from '../../src/numerics/f16.ts';
-import { float32ToF16, quantiseQ8 } from '../../src/numerics/gguf-writer.ts';
+import { f16ToFloat32, float32ToF16 } from '../../src/numerics/f16.ts';
+import { quantiseQ4, quantiseQ8 } from '../../src/numerics/gguf-blocks.ts';
 import { noise, relativeError } from '../backend/run-op.ts';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'gguf-'));
@@ -93,8 +93,28 @@ test('Q8_0 keeps every value within half a step of its block', async () => {
   }
 });
 
+test('Q4_0 keeps every value within a step of its block, and the largest exactly', () => {
+  const values = Float32Array.from(noise(32 * 40, 5), (v, i) => v * 10 ** ((i % 5) - 2));
+  const packed = quantiseQ4(values);
+  const view = new DataView(packed.buffer);
+  for (let block = 0; block < 40; block++) {
+    const scale = f16ToFloat32(Uint16Array.of(view.getUint16(block * 18, true)))[0]!;
+    const back = Array.from({ length: 32 }, (_, i) => {
+      const byte = packed[block * 18 + 2 + (i % 16)]!;
+      return ((i < 16 ? byte & 15 : byte >> 4) - 8) * scale;
+    });
+    const own = values.subarray(block * 32, block * 32 + 32);
+    const errors = own.map((value, i) => Math.abs(back[i]! - value));
+    expect(Math.max(...errors)).toBeLessThanOrEqual(Math.abs(scale) * 1.01);
+    const largest = own.reduce((at, value, i) => (Math.abs(value) > Math.abs(own[at]!) ? i : at), 0);
+    expect(errors[largest]! / Math.abs(own[largest]!)).toBeLessThan(2 ** -10);
+  }
+});
+
 test('every f16 comes back from its value', () => {
-  for (let bits = 0; bits < 0x7c00; bits++) expect(float32ToF16(f16ToFloat32(Uint16Array.of(bits))[0]!)).toBe(bits);
+  const bothSigns = Array.from({ length: 0x7c00 }, (_, bits) => [bits, bits | 0x8000]).flat();
+  for (const bits of bothSigns.filter((half) => half !== 0x8000))
+    expect(float32ToF16(f16ToFloat32(Uint16Array.of(bits))[0]!)).toBe(bits);
 });
 
 test('random checkpoints of a seed are the same, of another seed not, and open as published ones do', async () => {
