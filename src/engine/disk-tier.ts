@@ -36,6 +36,8 @@ export async function openDiskCache(model: Model, runner: Runner, options: DiskT
     process.arch,
     instructionSet,
     blockTokens,
+    // With an MTP module that drafts, its layer is part of a block.
+    runner.blocks.bytes,
   ];
   const identity = createHash('sha256').update(JSON.stringify(parts)).digest('hex');
   return await DiskCache.open({ ...options, identity, blockTokens, blockBytes: runner.blocks.bytes });

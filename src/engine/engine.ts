@@ -213,8 +213,8 @@ export class Engine {
       row += 1 + drafts.length;
       if (generation) this.#check(sequence, generation, drafts.length, rows);
     }
-    this.#disk?.store(this.#scheduler.takeFull());
     if (this.#runner.drafter) await this.#draft(this.#runner.drafter, chunks, now);
+    this.#disk?.store(this.#scheduler.takeFull());
   }
 
   /**

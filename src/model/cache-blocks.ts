@@ -10,13 +10,13 @@ export interface CacheBlocks {
   write(block: number, content: Uint8Array): void;
 }
 
-/** @param caches resident tensors whose rows are `blocks` blocks of the same size */
-export function cacheBlocks(caches: readonly Tensor[], blocks: number): CacheBlocks {
+/** @param caches resident tensors of a row a token, the rows of a block together; some may have more blocks than others */
+export function cacheBlocks(caches: readonly Tensor[], blockTokens: number): CacheBlocks {
   let bytes = 0;
   const pieces = caches.map(({ storage }) => {
     const { buffer, byteOffset, byteLength } = storage.memory as Region;
     const from = bytes;
-    const length = byteLength / blocks;
+    const length = (byteLength / storage.rows.times) * blockTokens;
     bytes += length;
     return {
       here: (block: number) => new Uint8Array(buffer, byteOffset + block * length, length),

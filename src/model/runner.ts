@@ -140,7 +140,7 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
     limits,
     drafter,
     expertLoads: Object.fromEntries(loads.map(({ layer, tokens }) => [layer, tokens])),
-    blocks: cacheBlocks(caches.flat(), limits.blocks),
+    blocks: cacheBlocks(caches.flat(), limits.blockTokens),
     recipe: graphDigest(graph),
     async step(chunks) {
       const lengths = enter(chunks);

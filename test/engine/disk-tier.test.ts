@@ -21,6 +21,7 @@ beforeAll(async () => {
     mla: await open('v3-tiny', 'fast'),
     'mla f32': await open('v3-tiny', 'f32'),
     gqa: await open('qwen3-tiny', 'fast'),
+    'mla with drafts': await open('v3-tiny-mtp', 'fast'),
   };
 });
 
@@ -30,17 +31,28 @@ async function newFolder(): Promise<string> {
   return folder;
 }
 
-async function engineOf(
-  model: Model,
-  folder: string | null,
-  { blocks = 64, blockTokens = 16, bytes = 2 ** 24, sequences = 4 } = {},
-): Promise<Engine> {
+const SHAPE = { blocks: 64, blockTokens: 16, bytes: 2 ** 24, sequences: 4, drafts: 2 };
+
+async function engineOf(model: Model, folder: string | null, shape: Partial<typeof SHAPE> = {}): Promise<Engine> {
+  return (await engineAndRunner(model, folder, shape)).engine;
+}
+
+async function engineAndRunner(model: Model, folder: string | null, shape: Partial<typeof SHAPE>) {
+  const { blocks, blockTokens, bytes, sequences, drafts } = { ...SHAPE, ...shape };
   const blocksPerSequence = Math.min(blocks, CONTEXT / blockTokens);
-  const limits = { tokens: 32, logits: sequences, sequences, blocks, blockTokens, blocksPerSequence };
-  const runner = await createRunner(model, limits);
+  const logits = sequences * (1 + drafts);
+  const runner = await createRunner(model, {
+    tokens: 32,
+    logits,
+    sequences,
+    blocks,
+    blockTokens,
+    blocksPerSequence,
+    drafts,
+  });
   const warn = (problem: string) => warnings.push(problem);
   const diskCache = folder === null ? {} : { diskCache: await openDiskCache(model, runner, { folder, bytes, warn }) };
-  return new Engine(runner, { waiting: 100, contextTokens: CONTEXT, ...diskCache });
+  return { runner, engine: new Engine(runner, { waiting: 100, contextTokens: CONTEXT, ...diskCache }) };
 }
 
 const request = (family: number, promptTokens: number, tenant = ''): Request => ({
@@ -59,7 +71,7 @@ async function answer(engine: Engine, wanted: Request): Promise<{ tokens: Sample
   return { tokens, usage: generation.usage };
 }
 
-test.each(['mla', 'mla f32', 'gqa'])(
+test.each(['mla', 'mla f32', 'gqa', 'mla with drafts'])(
   '%s: after a restart prompts are found on disk, counted exactly, and answered the same to the bit',
   async (name) => {
     const model = models[name]!;
@@ -85,6 +97,24 @@ test.each(['mla', 'mla f32', 'gqa'])(
   },
 );
 
+test('a block on disk holds what it holds in memory, the MTP module’s layer included', async () => {
+  const folder = await newFolder();
+  const { engine, runner } = await engineAndRunner(models['mla with drafts']!, folder, {});
+  await Promise.all([request(0, 70), request(1, 33), request(2, 100)].map((one) => answer(engine, one)));
+  await engine.close();
+  const inMemory = Array.from({ length: SHAPE.blocks }, (_, block) => {
+    const content = Buffer.alloc(runner.blocks.bytes);
+    runner.blocks.read(block, content);
+    return content.toString('base64');
+  });
+  const files = await readdir(folder);
+  expect(files.length).toBeGreaterThan(10);
+  for (const name of files) {
+    const content = (await readFile(path.join(folder, name))).subarray(-32 - runner.blocks.bytes, -32);
+    expect(inMemory.indexOf(content.toString('base64'))).not.toBe(-1);
+  }
+});
+
 test('what another tenant, model, compute mode or block size computed is not found', async () => {
   const folder = await newFolder();
   const first = await engineOf(models.mla!, folder);
@@ -100,6 +130,7 @@ test('what another tenant, model, compute mode or block size computed is not fou
   expect(await hits(models['mla f32']!, 'a')).toBe(0);
   expect(await hits(models.gqa!, 'a')).toBe(0);
   expect(await hits(models.mla!, 'a', 32)).toBe(0);
+  expect(await hits(models['mla with drafts']!, 'a')).toBe(0);
   expect(await hits(models.mla!, 'a')).toBe(64);
 });
 
