@@ -36,6 +36,8 @@ namespace FARTHING_ISA {
 #include "kernels/linear.h"
 //
 #include "kernels/fp8_product.h"
+//
+#include "kernels/fp8_outer.h"
 #include "kernels/loss.h"
 #include "kernels/measure.h"
 #include "kernels/optimizer.h"

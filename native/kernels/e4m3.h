@@ -33,14 +33,19 @@ static inline PairVec quad_order(PairVec words) {
   const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
   return _mm512_shuffle_epi8(words, _mm512_broadcast_i32x4(order));
 }
-static inline Quad load_quad(const uint8_t* p) {
-  const __m512i codes = _mm512_loadu_si512(p);
+static inline Quad unpack_codes(__m512i codes) {
   const auto look_up = [&](const ByteTable& table) {  // by the seven low bits
     return _mm512_permutex2var_epi8(_mm512_load_si512(table.bytes), codes, _mm512_load_si512(table.bytes + 64));
   };
   const __m512i low = look_up(kLowBytes);
   const __m512i high = _mm512_ternarylogic_epi64(look_up(kHighBytes), codes, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);  // a | (b & c)
   return {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
+}
+static inline Quad load_quad(const uint8_t* p) { return unpack_codes(_mm512_loadu_si512(p)); }
+// Up to 64 codes in the order of memory, then zeros.
+static inline Quad load_in_order(const uint8_t* p, int count) {
+  const __mmask64 wanted = count < 64 ? (uint64_t{1} << count) - 1 : ~uint64_t{0};
+  return unpack_codes(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), _mm512_maskz_loadu_epi8(wanted, p)));
 }
 
 #elif defined(FARTHING_avx2)

@@ -21,6 +21,22 @@ static inline void store_e4m3(uint8_t* p, Vec v) {
 static inline Vec power_of(Vec v) {
   return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7f800000)));
 }
+static inline bool all_zero(Vec v) { return _mm512_cmp_ps_mask(v, zero(), _CMP_NEQ_UQ) == 0; }
+
+// v / scale, rounded as a division is: Newton's steps with exact remainders (Markstein 1990) are several times as fast.
+// Remainders of numbers under the smallest scales would be subnormal, and those are divided.
+struct Divisor {
+  Vec scale, reciprocal;
+  bool exact;
+  explicit Divisor(Vec scale)
+      : scale(scale), reciprocal(_mm512_div_ps(splat(1.0f), scale)), exact(_mm512_cmp_ps_mask(scale, splat(0x1p-90f), _CMP_LT_OQ) == 0) {}
+  Vec divide(Vec v) const {
+    if (!exact) return div(v, scale);
+    Vec q = mul(v, reciprocal);
+    q = fma(_mm512_fnmadd_ps(q, scale, v), reciprocal, q);
+    return fma(_mm512_fnmadd_ps(q, scale, v), reciprocal, q);
+  }
+};
 
 #else
 
@@ -48,6 +64,12 @@ static inline Vec power_of(Vec v) {
   memcpy(floats, bits, sizeof bits);
   return load(floats);
 }
+static inline bool all_zero(Vec v) { return lane_sum(v) == 0; }
+struct Divisor {
+  Vec scale;
+  explicit Divisor(Vec scale) : scale(scale) {}
+  Vec divide(Vec v) const { return div(v, scale); }
+};
 
 #endif
 
@@ -84,21 +106,47 @@ static inline float e4m3_scale(float most, bool power_of_two) {
   return std::frexp(scale, &exponent) == 0.5f ? scale : std::ldexp(1.0f, exponent);
 }
 
-// Copies up to 128 numbers, those that are not finite as 0. @returns whether there were any
-static inline bool take_finite(float* to, const float* from, int count) {
-  Vec wrong = zero();
-  each_vec(0, count, [&](int c, int lanes) {
-    const Vec v = load_up_to(from + c, lanes);
-    wrong = add(wrong, sub(v, v));
-    store_up_to(to + c, v, lanes);
-  });
-  if (lane_sum(wrong) == 0) return false;
-  for (int c = 0; c < count; ++c)
-    if (!std::isfinite(to[c])) to[c] = 0;
-  return true;
-}
-
 static inline void raise(const View& fault) { __atomic_store_n(fault.i32(), 1, __ATOMIC_RELAXED); }
+
+// Up to 128 numbers of a row, in registers. Numbers that are not finite raise the fault and count as 0.
+struct RowTile {
+  static constexpr int kVecs = kScaleBlock / kLanes;
+  Vec numbers[kVecs];
+  Vec most = zero();
+  int count;
+
+  RowTile(const float* from, int count, const View& fault) : count(count) {
+    Vec wrong = zero();
+    for (int i = 0; i < kVecs; ++i) {
+      const int lanes = count - i * kLanes;
+      numbers[i] = lanes >= kLanes ? load(from + i * kLanes) : lanes > 0 ? load_some(from + i * kLanes, lanes) : zero();
+      wrong = add(wrong, sub(numbers[i], numbers[i]));
+      most = max(most, magnitude(numbers[i]));
+    }
+    if (!all_zero(wrong)) clean(fault);
+  }
+
+  void put(uint8_t* codes, const Divisor& divisor) const {
+    for (int i = 0; i < kVecs; ++i) {
+      const int lanes = count - i * kLanes;
+      if (lanes > 0) store_e4m3_up_to(codes + i * kLanes, round_to_e4m3(divisor.divide(numbers[i])), lanes < kLanes ? lanes : kLanes);
+    }
+  }
+
+ private:
+  void clean(const View& fault) {
+    raise(fault);
+    most = zero();
+    for (Vec& each : numbers) {
+      float lanes[kLanes];
+      store(lanes, each);
+      for (float& x : lanes)
+        if (!std::isfinite(x)) x = 0;
+      each = load(lanes);
+      most = max(most, magnitude(each));
+    }
+  }
+};
 
 // [codes fp8, scales f32 [R, ceil(k/128)], fault i32 [1, 1]] <- [x f32 [R, k]], scalars: powers of two.
 // fault becomes 1 where x has a number that is not finite; such numbers count as 0.
@@ -107,16 +155,10 @@ static void fp8_quantise(const Op& op, const Context& ctx) {
   const bool power_of_two = op.scalars[0] != 0;
   each_row(op, ctx, x, [&](int64_t r) {
     for (int first = 0; first < x.cols; first += kScaleBlock) {
-      const int count = x.cols - first < kScaleBlock ? x.cols - first : kScaleBlock;
-      float tile[kScaleBlock];
-      if (take_finite(tile, x.f32(r) + first, count)) raise(fault);
-      Vec most = zero();
-      each_vec(0, count, [&](int c, int lanes) { most = max(most, magnitude(load_up_to(tile + c, lanes))); });
-      const float scale = e4m3_scale(lane_max(most), power_of_two);
+      const RowTile tile(x.f32(r) + first, x.cols - first < kScaleBlock ? x.cols - first : kScaleBlock, fault);
+      const float scale = e4m3_scale(lane_max(tile.most), power_of_two);
       scales.f32(r)[first / kScaleBlock] = scale;
-      each_vec(0, count, [&](int c, int lanes) {
-        store_e4m3_up_to(codes.u8(r) + first + c, round_to_e4m3(div(load_up_to(tile + c, lanes), splat(scale))), lanes);
-      });
+      tile.put(codes.u8(r) + first, Divisor(splat(scale)));
     }
   });
 }
@@ -141,19 +183,11 @@ static void fp8_quantise_weight(const Op& op, const Context& ctx) {
     const int block = static_cast<int>(item / across), at = static_cast<int>(item % across), first = at * kScaleBlock;
     const int count = w.cols - first < kScaleBlock ? w.cols - first : kScaleBlock;
     const int n0 = block * kScaleBlock, n1 = n0 + kScaleBlock < rows ? n0 + kScaleBlock : rows;
-    float values[kScaleBlock];
     Vec most = zero();
-    for (int n = n0; n < n1; ++n) {
-      if (take_finite(values, w.f32(n) + first, count)) raise(fault);
-      each_vec(0, count, [&](int c, int lanes) { most = max(most, magnitude(load_up_to(values + c, lanes))); });
-    }
+    for (int n = n0; n < n1; ++n) most = max(most, RowTile(w.f32(n) + first, count, fault).most);
     const float scale = e4m3_scale(lane_max(most), power_of_two);
     scales.f32(block)[at] = turned.f32(at)[block] = scale;
-    for (int n = n0; n < n1; ++n) {
-      take_finite(values, w.f32(n) + first, count);
-      each_vec(0, count, [&](int c, int lanes) {
-        store_e4m3_up_to(codes.u8(n) + first + c, round_to_e4m3(div(load_up_to(values + c, lanes), splat(scale))), lanes);
-      });
-    }
+    const Divisor divisor(splat(scale));
+    for (int n = n0; n < n1; ++n) RowTile(w.f32(n) + first, count, fault).put(codes.u8(n) + first, divisor);
   });
 }

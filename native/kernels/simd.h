@@ -146,6 +146,9 @@ static inline float lane_sum(Vec v) {
   return x[0];
 }
 
+#if defined(FARTHING_avx512)
+static inline float lane_max(Vec v) { return _mm512_reduce_max_ps(v); }
+#else
 static inline float lane_max(Vec v) {
   float x[kLanes];
   store(x, v);
@@ -153,6 +156,7 @@ static inline float lane_max(Vec v) {
   for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
   return most;
 }
+#endif
 
 // e^x within 2 units in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r.
 static inline Vec exp(Vec x) {

@@ -1,6 +1,6 @@
 /**
  * The operations of FP8 training (DeepSeek-V3 report §3.3): both operands of a product are e4m3 codes with scales, and
- * sums over each 128 of the depth are scaled and added in FP32. The kernels are native/kernels/fp8.h and fp8_product.h.
+ * sums over each 128 of the depth are scaled and added in FP32. The kernels are native/kernels/fp8*.h.
  */
 import { type Graph, own, rowsOf, type Tensor, temp } from './graph.ts';
 
@@ -10,12 +10,24 @@ export interface Quantised {
   readonly scales: Tensor;
 }
 
+/** The tokens that each expert has: slots in its order, and where it begins. */
+export interface Slots {
+  readonly order: Tensor;
+  readonly offsets: Tensor;
+  /** Slots of a token, to gather its row by, or 0 for rows that lie in the order already. */
+  readonly topK: number;
+}
+
 /** What a graph of FP8 training has quantised. */
 export interface Fp8 {
   /** Scales are the next powers of two, so that tiles can be turned without a second error. */
   readonly powersOfTwo: boolean;
+  /** Of a run. */
+  readonly tokens: number;
   /** One for each tensor, whatever number of products read it. */
   readonly quantised: Map<Tensor, Quantised>;
+  /** Inputs in tiles along the tokens, by their codes or numbers and the experts' order. */
+  readonly turned: Map<Tensor, Map<Tensor | null, Turned>>;
   /** Tensors that a backward pass keeps in FP32 anyway: weight gradients take them as they are. */
   readonly kept: Set<Tensor>;
   /** Results of FP8 products, and a packed weight of each. */
@@ -31,8 +43,11 @@ export interface Watched {
   readonly weight: Tensor;
 }
 
-export function createFp8(powersOfTwo: boolean): Fp8 {
-  return { powersOfTwo, quantised: new Map(), kept: new Set(), products: new Map(), watched: [] };
+export function createFp8(powersOfTwo: boolean, tokens: number): Fp8 {
+  return {
+    ...{ powersOfTwo, tokens },
+    ...{ quantised: new Map(), turned: new Map(), kept: new Set(), products: new Map(), watched: [] },
+  };
 }
 
 /**
@@ -50,6 +65,64 @@ export function quantise(graph: Graph, fp8: Fp8, x: Tensor, what: Watched['what'
   fp8.quantised.set(x, tiles);
   fp8.watched.push({ flag, what, weight });
   return tiles;
+}
+
+/** An operand of a weight gradient in tiles of 128 tokens, laid out by native/kernels/fp8_outer.h. */
+interface Turned {
+  readonly numbers: Tensor;
+  readonly scales: Tensor;
+}
+
+const tokensOf = (fp8: Fp8, { storage: { rows } }: Tensor) => rows.times * (rows.axis === null ? 1 : fp8.tokens);
+
+/** @param role `dy`: its columns become rows of the weight gradient; `x`: its columns */
+function turn(
+  graph: Graph,
+  fp8: Fp8,
+  values: Tensor,
+  scales: Tensor | null,
+  role: 'dy' | 'x',
+  slots: Slots | null,
+): Turned {
+  const rows = tokensOf(fp8, slots?.order ?? values);
+  const spans = slots ? slots.offsets.storage.rows.times - 1 : 1;
+  const tiles = Math.ceil(rows / 128) + Math.min(spans, rows) - 1;
+  const cols = Math.ceil(values.cols / 16) * 16;
+  const turned = { numbers: temp(rowsOf(null, tiles * 128), cols, 'bf16'), scales: temp(rowsOf(null, tiles), cols) };
+  graph.ops.push({
+    kernel: 'fp8_turn',
+    writes: [turned.numbers, turned.scales],
+    reads: [values, scales, slots?.order ?? null, slots?.offsets ?? null],
+    scalars: [fp8.powersOfTwo ? 1 : 0, role === 'dy' ? 1 : 0, rows, slots?.topK ?? 0],
+  });
+  return turned;
+}
+
+/**
+ * Adds dyᵀ · x to the gradients of one weight, or of each expert's, from tiles along the tokens (V3 report §3.3.2).
+ * @param x FP32 numbers, or tiles along the columns
+ */
+export function fp8Outer(
+  graph: Graph,
+  fp8: Fp8,
+  gradients: readonly Tensor[],
+  dy: Tensor,
+  x: Tensor | Quantised,
+  slots: Slots | null,
+): void {
+  const [values, scales] = 'codes' in x ? [x.codes, x.scales] : [x, null];
+  const known = fp8.turned.get(values) ?? new Map<Tensor | null, Turned>();
+  fp8.turned.set(values, known);
+  const gathered = slots?.topK ? slots.order : null;
+  const xTurned = known.get(gathered) ?? turn(graph, fp8, values, scales, 'x', slots);
+  known.set(gathered, xTurned);
+  const dyTurned = turn(graph, fp8, dy, null, 'dy', slots && { ...slots, topK: 0 });
+  graph.ops.push({
+    kernel: 'fp8_outer',
+    writes: gradients,
+    reads: [dyTurned.numbers, dyTurned.scales, xTurned.numbers, xTurned.scales, slots?.offsets ?? null],
+    scalars: [tokensOf(fp8, dy), gradients.length],
+  });
 }
 
 /** The numbers that the tiles of x stand for, or x itself where it has none. */

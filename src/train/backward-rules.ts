@@ -1,5 +1,5 @@
 /** For each operation of backend/ops.ts, the ops that carry its gradient back. Views are in the order of the op. */
-import { quantise, restored } from '../backend/fp8-ops.ts';
+import { fp8Outer, quantise, restored } from '../backend/fp8-ops.ts';
 import { columns, type Op, rowsOf, type Tensor, temp } from '../backend/graph.ts';
 import type { Backward } from './autograd.ts';
 
@@ -43,24 +43,25 @@ const linear: Rule = (op, backward) => {
   if (bias) backward.append('column_sums', [backward.parameter(bias).gradient], [dy]);
 };
 
-/** Gradients of the input from dy in tiles along its columns; of the weight from tiles along the tokens (V3 report §3.3.2). */
 const fp8Linear: Rule = (op, backward) => {
   const [weight, bias] = [read(op, 2), op.reads[3]];
   const { gradient, transposed } = backward.parameter(weight);
-  const { dy, tiles, x, cached, powersOfTwo } = fp8Operands(op, backward, weight);
-  backward.append('fp8_linear', [backward.into(x)], [tiles.codes, tiles.scales, present(op, transposed), null], [1]);
-  backward.append('fp8_outer', [gradient], [dy, ...cached], [powersOfTwo]);
+  const { fp8, dy, tiles, x, cached } = fp8Operands(op, backward, weight);
+  const dx = backward.intoOrOver(x);
+  backward.append('fp8_linear', [dx.gradient], [tiles.codes, tiles.scales, present(op, transposed), null], [dx.sum]);
+  fp8Outer(backward.graph, fp8, [gradient], dy, cached, null);
   if (bias) backward.append('column_sums', [backward.parameter(bias).gradient], [dy]);
 };
 
 const fp8ExpertLinear: Rule = (op, backward) => {
   const [order, offsets] = [read(op, 2), read(op, 3)];
   const weights = op.reads.slice(4).map((weight) => backward.parameter(present(op, weight)));
-  const [gatherTopK = 0] = op.scalars;
-  const { dy, tiles, x, cached, powersOfTwo } = fp8Operands(op, backward, read(op, 4));
+  const [topK = 0] = op.scalars;
+  const { fp8, dy, tiles, x, cached } = fp8Operands(op, backward, read(op, 4));
   const reads = [tiles.codes, tiles.scales, order, offsets, ...weights.map(({ transposed }) => transposed)];
-  if (gatherTopK === 0) {
-    backward.append('fp8_expert_linear', [backward.into(x)], reads, [0, 1]);
+  if (topK === 0) {
+    const dx = backward.intoOrOver(x);
+    backward.append('fp8_expert_linear', [dx.gradient], reads, [0, dx.sum]);
   } else {
     const dSorted = temp(order.storage.rows, x.cols);
     const place = written(backward.writerOf(order), 1);
@@ -68,18 +69,18 @@ const fp8ExpertLinear: Rule = (op, backward) => {
     backward.append('scatter_slots', [backward.into(x)], [dSorted, place]);
   }
   const gradients = weights.map(({ gradient }) => gradient);
-  const scalars = [powersOfTwo, gatherTopK, weights.length];
-  backward.append('fp8_expert_outer', gradients, [dy, ...cached, order, offsets], scalars);
+  fp8Outer(backward.graph, fp8, gradients, dy, cached, { order, offsets, topK });
 };
 
 function fp8Operands(op: Op, backward: Backward, weight: Tensor) {
   const { graph } = backward;
-  if (!graph.fp8) throw new Error(`"${op.kernel}" in a graph without FP8`);
+  const { fp8 } = graph;
+  if (!fp8) throw new Error(`"${op.kernel}" in a graph without FP8`);
   const dy = incoming(op, backward);
   const x = read(backward.writerOf(read(op, 0)), 0);
-  const cached = graph.fp8.kept.has(x) ? [x, null] : [read(op, 0), read(op, 1)];
-  const tiles = quantise(graph, graph.fp8, dy, 'gradient of the output', weight);
-  return { dy, tiles, x, cached, powersOfTwo: graph.fp8.powersOfTwo ? 1 : 0 };
+  const cached = fp8.kept.has(x) ? x : { codes: read(op, 0), scales: read(op, 1) };
+  const tiles = quantise(graph, fp8, dy, 'gradient of the output', weight);
+  return { fp8, dy, tiles, x, cached };
 }
 
 const rope: Rule = (op, backward) => {

@@ -41,9 +41,9 @@ export type Precision = 'fp32' | 'bf16' | 'fp8' | 'fp8-power-of-two';
 const isFp8 = (precision: Precision) => precision.startsWith('fp8');
 const hasPowersOfTwo = (precision: Precision) => precision === 'fp8-power-of-two';
 
-/** A graph of the precision that `parameters` were made for. */
-export function trainingGraph({ precision }: Parameters): Graph {
-  const fp8 = isFp8(precision) ? createFp8(hasPowersOfTwo(precision)) : null;
+/** A graph of the precision that `parameters` were made for, over so many tokens. */
+export function trainingGraph({ precision }: Parameters, tokens: number): Graph {
+  const fp8 = isFp8(precision) ? createFp8(hasPowersOfTwo(precision), tokens) : null;
   return createGraph(precision === 'fp32' ? 'f32' : 'fast', fp8);
 }
 

@@ -36,7 +36,7 @@ export function textSampler(
   const encoded = prompts.map((prompt) => promptIds(tokenizer, prompt));
   const length = Math.min(Math.max(...encoded.map((ids) => ids.length)) + tokens, config.maxPositionEmbeddings);
   const rows = prompts.length * length;
-  const graph = trainingGraph(parameters);
+  const graph = trainingGraph(parameters, rows);
   const column = (count: number) => own(rowsOf(null, count), 1, 'i32');
   const [ids, positions, starts, last] = [column(rows), column(rows), column(rows), column(prompts.length)];
   const rope = ropeFrequencies(config);

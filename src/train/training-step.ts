@@ -63,7 +63,7 @@ export function lossProgram(
     gradients: boolean;
   },
 ): LossProgram {
-  const graph = trainingGraph(parameters);
+  const graph = trainingGraph(parameters, rows);
   const column = (dtype: 'f32' | 'i32') => own(rowsOf('token'), 1, dtype);
   const [ids, positions, starts, targets] = [column('i32'), column('i32'), column('i32'), column('i32')];
   const seeds = column('f32');

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { compile } from '../../src/backend/compile.ts';
-import { quantiseWeight } from '../../src/backend/fp8-ops.ts';
+import { createFp8, fp8Outer, quantiseWeight } from '../../src/backend/fp8-ops.ts';
 import { createGraph, resident, type Tensor } from '../../src/backend/graph.ts';
 import { E4M3_VALUES, float32ToE4m3 } from '../../src/numerics/e4m3.ts';
 import { alsoUnderOtherInstructionSets } from './each-isa.ts';
@@ -148,9 +148,11 @@ describe.each([false, true])('powers of two: %s', (powersOfTwo) => {
     [40, 150, 260],
     [140, 17, 20],
     [13, 17, 3],
+    [20, 300, 400],
+    [530, 18, 20],
   ] as const;
   const cases = shapes.flatMap((shape) =>
-    (shape[0] === 40 ? ['single outliers'] : ['noise', 'single outliers', 'codes below 2^-6']).map(
+    ([20, 40, 530].includes(shape[0]) ? ['single outliers'] : ['noise', 'single outliers', 'codes below 2^-6']).map(
       (name) => [...shape, name] as const,
     ),
   );
@@ -165,7 +167,6 @@ describe.each([false, true])('powers of two: %s', (powersOfTwo) => {
       const [xq, dyq] = [quantised(graph, x.tensor, powersOfTwo), quantised(graph, dy.tensor, powersOfTwo)];
       const bias = matrix(noise(n, 4), n);
       const [y, dx, dw, dwOfCodes] = [room(rows, n), room(rows, k, 0.5), room(n, k, 2), room(n, k, 0)];
-      const flag = powersOfTwo ? 1 : 0;
       const reads = [xq.codes, xq.scales, packed, bias.tensor];
       graph.ops.push({ kernel: 'fp8_linear', writes: [y], reads, scalars: [0] });
       graph.ops.push({
@@ -174,9 +175,9 @@ describe.each([false, true])('powers of two: %s', (powersOfTwo) => {
         reads: [dyq.codes, dyq.scales, turned, null],
         scalars: [1],
       });
-      graph.ops.push({ kernel: 'fp8_outer', writes: [dw], reads: [dy.tensor, x.tensor, null], scalars: [flag] });
-      const cached = [dy.tensor, xq.codes, xq.scales];
-      graph.ops.push({ kernel: 'fp8_outer', writes: [dwOfCodes], reads: cached, scalars: [flag] });
+      const fp8 = createFp8(powersOfTwo, rows);
+      fp8Outer(graph, fp8, [dw], dy.tensor, x.tensor, null);
+      fp8Outer(graph, fp8, [dwOfCodes], dy.tensor, xq, null);
       const restored = room(rows, k);
       graph.ops.push({ kernel: 'fp8_restore', writes: [restored], reads: [xq.codes, xq.scales], scalars: [] });
       await runGraph(graph);
@@ -222,11 +223,10 @@ test('experts multiply their own slots; tiles along tokens begin with an expert'
   const packed = w.map(({ tensor }) => weightOf(graph, tensor, false));
   const xq = quantised(graph, x.tensor, false);
   const [y, dw] = [room(rows * topK, n), w.map(() => room(n, k, 1))];
-  const plan = [column(order), column(offsets)];
-  const reads = [xq.codes, xq.scales, ...plan, ...packed.map((each) => each.packed)];
+  const slots = { order: column(order), offsets: column(offsets), topK };
+  const reads = [xq.codes, xq.scales, slots.order, slots.offsets, ...packed.map((each) => each.packed)];
   graph.ops.push({ kernel: 'fp8_expert_linear', writes: [y], reads, scalars: [topK, 0] });
-  const outerReads = [dy.tensor, x.tensor, null, ...plan];
-  graph.ops.push({ kernel: 'fp8_expert_outer', writes: dw, reads: outerReads, scalars: [0, topK, experts] });
+  fp8Outer(graph, createFp8(false, rows), dw, dy.tensor, x.tensor, slots);
   await runGraph(graph);
   const [ys, dws] = [held(y), dw.map(held)];
   for (let e = 0; e < experts; e++) {
