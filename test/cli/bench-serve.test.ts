@@ -1,5 +1,6 @@
 import { beforeAll, expect, test } from 'vitest';
-import { type Served, serve } from '../server/serve-process.ts';
+import { serve } from '../server/serve-process.ts';
+import type { Served } from '../server/spawn-serve.ts';
 import { makeTinyModel } from '../server/tiny-model.ts';
 import { farthing } from './farthing.ts';
 

@@ -3,7 +3,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
-import { metric, type Served, serve } from './serve-process.ts';
+import { serve } from './serve-process.ts';
+import { metric, type Served } from './spawn-serve.ts';
 import { makeTinyModel } from './tiny-model.ts';
 
 let folder: string;

@@ -1,5 +1,6 @@
 import { beforeAll, expect, test } from 'vitest';
-import { type Served, serve } from './serve-process.ts';
+import { serve } from './serve-process.ts';
+import type { Served } from './spawn-serve.ts';
 import { makeTinyModel } from './tiny-model.ts';
 
 let served: Served;

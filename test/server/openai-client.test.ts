@@ -1,6 +1,7 @@
 import OpenAI from 'openai';
 import { beforeAll, expect, test } from 'vitest';
-import { type Served, serve } from './serve-process.ts';
+import { serve } from './serve-process.ts';
+import type { Served } from './spawn-serve.ts';
 import { makeTinyModel } from './tiny-model.ts';
 
 const KEY = 'a secret';

@@ -2,7 +2,8 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as pause } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
-import { type Served, serve } from './serve-process.ts';
+import { serve } from './serve-process.ts';
+import type { Served } from './spawn-serve.ts';
 import { makeTinyModel } from './tiny-model.ts';
 
 let served: Served;

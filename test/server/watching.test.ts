@@ -1,5 +1,6 @@
 import { beforeAll, expect, test } from 'vitest';
-import { metric, type Served, serve } from './serve-process.ts';
+import { serve } from './serve-process.ts';
+import { metric, type Served } from './spawn-serve.ts';
 
 // The built-in model, since it drafts.
 let served: Served;

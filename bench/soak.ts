@@ -1,0 +1,132 @@
+/**
+ * Ten thousand requests at 64 connections against a real server of the built-in model, with drafts, a small cache and a
+ * disk cache: `npx tsx bench/soak.ts [REQUESTS] [SEED]` (10000, 1). No request may be lost, mixed up or hung, every
+ * answer must be the one to the same request alone, and the server's memory must be flat once it is warm. What clients
+ * do is in test/server/soak.ts. Writes bench/results/soak.json.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { threads } from '../src/backend/native.ts';
+import { loadModel } from '../src/index.ts';
+import { soak } from '../test/server/soak.ts';
+import { makeQuestions } from '../test/server/soak-questions.ts';
+import { metric, spawnServe } from '../test/server/spawn-serve.ts';
+
+const [requests = 10_000, seed = 1] = process.argv.slice(2).map(Number);
+const CONNECTIONS = 64;
+const QUESTIONS = 200;
+const SERVER = ['--sequences', '16', '--waiting', '32', '--cache', '4MiB', '--disk-cache-size', '32MiB'];
+/** The share of the requests after which the server is warm. */
+const WARM_UP = 0.2;
+/** What flat means: the median of the last fifth is at most this much above that of the first fifth after the warm-up. */
+const MOST_GROWTH = 0.05;
+
+const alone = await loadModel('models/farthing-tiny', { sequences: 1, drafts: 0 });
+const questions = await makeQuestions(alone, QUESTIONS, seed);
+await alone.close();
+console.log(`${QUESTIONS} answers alone are known`);
+
+const folder = mkdtempSync(path.join(os.tmpdir(), 'soak-'));
+const served = await spawnServe(...SERVER, '--disk-cache', folder);
+const start = performance.now();
+const samples: { ended: number; rssMiB: number; files: number }[] = [];
+let ended = 0;
+const sampling = setInterval(sample, 500);
+const telling = setInterval(tell, 10_000);
+const { faults, ...counts } = await soak({
+  url: served.url,
+  questions,
+  requests,
+  connections: CONNECTIONS,
+  hungMs: 180_000,
+  seed,
+  onEnd: (now) => {
+    ended = now;
+  },
+});
+clearInterval(sampling);
+clearInterval(telling);
+const seconds = (performance.now() - start) / 1000;
+const left = await leftBehind();
+const [preemptions, fetchedTokens, acceptedDrafts] = await Promise.all(
+  ['num_preemptions_total', 'external_prefix_cache_hits_total', 'spec_decode_num_accepted_tokens_total'].map((name) =>
+    metric(served.url, `vllm:${name}`),
+  ),
+);
+served.process.kill('SIGTERM');
+const exit = await served.exit;
+rmSync(folder, { recursive: true });
+
+const early = medianOf(WARM_UP, WARM_UP + 0.2);
+const late = medianOf(0.8, 1);
+const memory = {
+  firstFifthAfterWarmUpMiB: early.rssMiB,
+  lastFifthMiB: late.rssMiB,
+  mostMiB: Math.max(...samples.map(({ rssMiB }) => rssMiB)),
+  openFiles: { firstFifthAfterWarmUp: early.files, lastFifth: late.files },
+};
+const growth = late.rssMiB / early.rssMiB - 1;
+const lost = requests - counts.answered - counts.left - counts.malformed - faults.length;
+const problems = [
+  ...faults,
+  ...(lost === 0 ? [] : [`${lost} requests were lost`]),
+  ...(growth <= MOST_GROWTH ? [] : [`the server's memory grew by ${(growth * 100).toFixed(1)} %`]),
+  ...left,
+  ...(served.said() === '' ? [] : [`the server said: ${served.said()}`]),
+  ...(exit === 0 ? [] : [`the server ended with ${exit}`]),
+];
+const report = { requests, connections: CONNECTIONS, seed, server: SERVER, seconds, ...counts };
+const server = { preemptions, fetchedTokens, acceptedDrafts, memory, growth };
+for (const problem of problems.slice(0, 20)) console.log(problem);
+console.log(
+  `${requests} requests at ${CONNECTIONS} connections in ${(seconds / 60).toFixed(1)} minutes: ${counts.answered} answered, ` +
+    `${counts.left} left by their clients, ${counts.malformed} malformed and refused, ${counts.cameBack} times told to come back\n` +
+    `${counts.tokens} tokens; ${counts.cachedTokens} of the prompts' from the cache, of all requests ${fetchedTokens} from disk; ` +
+    `${preemptions} interruptions, ${acceptedDrafts} drafts kept\n` +
+    `memory of the server: ${early.rssMiB.toFixed(0)} MiB after the warm-up, ${late.rssMiB.toFixed(0)} MiB at the end ` +
+    `(${(growth * 100).toFixed(1)} %), ${memory.mostMiB.toFixed(0)} MiB at most\n` +
+    `${problems.length === 0 ? 'nothing lost, mixed up, hung or different' : `${problems.length} PROBLEMS`}`,
+);
+const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
+const machine = { processor: os.cpus()[0]?.model, cores: os.availableParallelism(), threads: threads() };
+const date = new Date().toISOString().slice(0, 10);
+mkdirSync('bench/results', { recursive: true });
+writeFileSync(
+  'bench/results/soak.json',
+  `${JSON.stringify({ machine, date, commit, ...report, ...server, problems: problems.slice(0, 20) }, null, 2)}\n`,
+);
+process.exitCode = problems.length === 0 ? 0 : 1;
+
+function sample(): void {
+  const { pid } = served.process;
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const rssMiB = Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1]) / 1024;
+  samples.push({ ended, rssMiB, files: readdirSync(`/proc/${pid}/fd`).length });
+}
+
+function tell(): void {
+  const perSecond = ended / ((performance.now() - start) / 1000);
+  const { rssMiB, files } = samples.at(-1)!;
+  console.log(
+    `${ended} of ${requests}, ${perSecond.toFixed(1)} a second, ${((requests - ended) / perSecond / 60).toFixed(1)} minutes left; ` +
+      `${rssMiB.toFixed(0)} MiB, ${files} open files`,
+  );
+}
+
+function medianOf(from: number, to: number) {
+  const among = samples.filter((one) => one.ended >= from * requests && one.ended <= to * requests);
+  const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+  return { rssMiB: median(among.map(({ rssMiB }) => rssMiB)), files: median(among.map(({ files }) => files)) };
+}
+
+/** What an idle server should not have, in words. */
+async function leftBehind(): Promise<string[]> {
+  const names = ['num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc'];
+  for (const end = Date.now() + 10_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
+    const values = await Promise.all(names.map((name) => metric(served.url, `vllm:${name}`)));
+    if (values.every((value) => value === 0)) return [];
+    if (Date.now() > end) return [`left behind when all was done: ${names.map((name, i) => `${name} ${values[i]}`)}`];
+  }
+}
