@@ -6,9 +6,10 @@ import type { DraftChunk, Drafter, Draw } from '../model/drafter.ts';
 import type { Runner } from '../model/runner.ts';
 import type { DiskCache, DiskCacheStatus } from './disk-cache.ts';
 import { DiskTier } from './disk-tier.ts';
+import { QueuePace } from './queue-pace.ts';
 import { uniform } from './random.ts';
 import { logprobs, type Sampling, sample, type TokenLogprob } from './sampler.ts';
-import { type Chunk, type Priority, Scheduler, type Sequence } from './scheduler.ts';
+import { type Chunk, type Priority, QueueFullError, Scheduler, type Sequence } from './scheduler.ts';
 import { type DraftCounts, Speculation } from './speculation.ts';
 
 export interface EngineOptions {
@@ -98,6 +99,7 @@ export class Engine {
   readonly #runner: Runner;
   readonly #scheduler: Scheduler;
   readonly #speculation: Speculation;
+  readonly #pace = new QueuePace();
   /** Of the step before: what it drafted, which the next one checks. */
   #draftedDepth = 0;
   readonly #active = new Map<Sequence, ActiveGeneration>();
@@ -134,8 +136,7 @@ export class Engine {
    */
   submit(request: Request): Generation {
     if (this.#closed) throw new Error('the engine is closed');
-    const { prompt, maxTokens, priority = 'normal', tenant = '' } = request;
-    const sequence = this.#scheduler.add(prompt, maxTokens, { priority, tenant });
+    const sequence = this.#accept(request);
     const generation = new ActiveGeneration(request, sequence, (finish) => this.#end(sequence, finish));
     this.#active.set(sequence, generation);
     this.#looping ??= this.#loop();
@@ -163,14 +164,23 @@ export class Engine {
     await this.#disk?.close();
   }
 
+  #accept({ prompt, maxTokens, priority = 'normal', tenant = '' }: Request): Sequence {
+    try {
+      return this.#scheduler.add(prompt, maxTokens, { priority, tenant });
+    } catch (error) {
+      if (!(error instanceof QueueFullError)) throw error;
+      throw new QueueFullError(error.waiting, this.#pace.msFor(error.waiting, performance.now()));
+    }
+  }
+
   async #loop(): Promise<void> {
     // Requests that arrive in the same turn of the event loop start together.
     await new Promise(setImmediate);
     while (this.#active.size > 0) {
       try {
-        for (const sequence of this.#scheduler.admit()) {
-          this.#disk?.fetch(sequence)?.finally(() => this.#wake());
-        }
+        const entered = this.#scheduler.admit();
+        this.#pace.entered(entered.length, this.#scheduler.waiting, performance.now());
+        for (const sequence of entered) this.#disk?.fetch(sequence)?.finally(() => this.#wake());
         const chunks = this.#scheduler.plan();
         await (chunks.length > 0 ? this.#step(chunks) : this.#change());
       } catch (error) {

@@ -402,8 +402,14 @@ export class RequestTooLargeError extends Error {
 /** As many requests wait as may wait. */
 export class QueueFullError extends Error {
   override name = 'QueueFullError';
-  constructor(waiting: number) {
+  readonly waiting: number;
+  /** Milliseconds after which, at the present pace, none of them will wait any more; null where that is not known. */
+  readonly emptyInMs: number | null;
+
+  constructor(waiting: number, emptyInMs: number | null = null) {
     super(`${waiting} requests are waiting already; try again later`);
+    this.waiting = waiting;
+    this.emptyInMs = emptyInMs;
   }
 }
 

@@ -45,8 +45,9 @@ export function errorBody({ message, type, param, code }: ApiError) {
   return { error: { message, type, param, code } };
 }
 
-/** Seconds after which a client that found the queue full may try again. */
-const RETRY_AFTER_SECONDS = 1;
+/** Bounds of the seconds after which a client that found the queue full may try again: when it should be empty. */
+const SOONEST_RETRY = 1;
+const LATEST_RETRY = 60;
 
 /**
  * What the client is told about `error`. Of failures that are not the client's it learns nothing but that.
@@ -61,10 +62,11 @@ export function toApiError(error: unknown, promptField: string): ApiError {
     return new ApiError(400, error.message, { param: promptField, code: 'context_length_exceeded' });
   }
   if (error instanceof QueueFullError) {
+    const seconds = Math.ceil((error.emptyInMs ?? 0) / 1000);
     return new ApiError(429, error.message, {
       type: 'rate_limit_error',
       code: 'queue_full',
-      headers: { 'Retry-After': String(RETRY_AFTER_SECONDS) },
+      headers: { 'Retry-After': String(Math.min(LATEST_RETRY, Math.max(SOONEST_RETRY, seconds))) },
     });
   }
   return new ApiError(500, 'the server failed to process the request', { type: 'server_error' });
