@@ -1,7 +1,8 @@
 /**
- * FP8 against BF16 training: `npx tsx bench/fp8-training.ts [RUN.toml] [STEPS] [SEEDS] [FOLDER]` (examples/tales.toml,
- * 5000, 3, runs/fp8). Trains what the file describes in both precisions with each seed, going on where it was stopped;
- * prints the relative difference of the smoothed losses and writes bench/results/fp8-training-NAME-STEPS.json and .svg.
+ * FP8 against BF16 training: `npx tsx bench/fp8-training.ts [RUN.toml] [STEPS] [SEEDS] [TOKENS] [FOLDER]`
+ * (bench/fp8-training.toml, 5000, 3, 512 tokens a step, runs/fp8). Trains what the file describes in both precisions with
+ * each seed, going on where it was stopped; prints the relative difference of the smoothed losses and writes
+ * bench/results/fp8-training-STEPSxTOKENS.json and .svg.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -12,26 +13,25 @@ import { writeLossCurve } from '../src/train/loss-curve.ts';
 import { readMetrics } from '../src/train/metrics-file.ts';
 import { readTrainConfig } from '../src/train/train-config.ts';
 
-const [file = 'examples/tales.toml', steps = 5000, seeds = 3, folder = 'runs/fp8'] = process.argv.slice(2) as [
-  string?,
-  number?,
-  number?,
-  string?,
-];
-const last = Number(steps);
+const [file = 'bench/fp8-training.toml', steps = '5000', seeds = '3', tokens = '512', folder = 'runs/fp8'] =
+  process.argv.slice(2);
+const [last, rows] = [Number(steps), Number(tokens)];
 const config = await readTrainConfig(file);
-const name = `fp8-training-${path.basename(file, '.toml')}-${last}`;
+const name = `fp8-training-${last}x${rows}`;
 const SMOOTHING = Math.max(10, Math.round(last / 50));
 
 /** Loss by step, over one seed. */
 async function losses(precision: 'bf16' | 'fp8', seed: number): Promise<number[]> {
-  const run = { ...config.run, folder: path.join(folder, `${precision}-${seed}`) };
+  const run = { ...config.run, folder: path.join(folder, `${precision}-${last}x${rows}-${seed}`) };
   const schedule = { ...config.schedule, steps: last, warmup_steps: Math.min(config.schedule.warmup_steps, last) };
   const variant = {
     ...config,
     run,
     schedule,
-    data: { ...config.data, seed },
+    data: {
+      ...config.data,
+      ...{ seed, sequence: Math.min(config.data.sequence, rows), batch_tokens: rows, accumulate: 1 },
+    },
     optimizer: { ...config.optimizer, precision },
   };
   for await (const { step, loss } of runConfig(variant, { resume: true, onPlan() {} })) {
@@ -66,7 +66,14 @@ mkdirSync('bench/results', { recursive: true });
 const curve = (values: readonly number[]) => values.map((loss, i) => ({ step: i + 1, loss }));
 await writeLossCurve(`bench/results/${name}.svg`, { BF16: curve(bf16), FP8: curve(fp8) });
 const summary = {
-  ...{ file, steps: last, smoothing: SMOOTHING, instructionSet, processor: os.cpus()[0]?.model.trim() },
+  ...{
+    file,
+    steps: last,
+    tokensPerStep: rows,
+    smoothing: SMOOTHING,
+    instructionSet,
+    processor: os.cpus()[0]?.model.trim(),
+  },
   ...{
     date: new Date().toISOString(),
     final,

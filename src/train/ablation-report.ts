@@ -63,8 +63,8 @@ out). Models have 4 layers, a hidden size of ${hidden} and a vocabulary of 1,024
 How to read the tables: *bits per byte* is the held-out loss, mean over the seeds, with least and greatest. *Against the
 first* is the difference to the first row with the same seed, so with the same order of texts. *Active* parameters are those
 that one token uses. *Weights* are at two bytes a parameter; *training* is FP32 masters, gradients and moments, plus what a
-step holds. *A step* is of the fastest tenth of all steps. *Cache* is at two bytes a value. *Busiest expert* is its load
-over the mean in the worst layer, over the last tenth of the steps.
+step holds. *A step* is of the fastest tenth of all steps. *Cache* is at two bytes a value. *Busiest expert* is its load over
+the mean in the worst layer, over the held-out texts after the last step.
 `;
 }
 
@@ -131,7 +131,7 @@ function closing({ steps, seeds }: AblationSettings): string {
   the cache. On long contexts the order of MHA, GQA, MQA and MLA is an open question to these runs.
 - One learning rate serves all. The dense model of the same total size may want another one.
 - Steps on a CPU at these widths are bound by overheads that larger models do not have: times compare variants here, not there.
-- Balance is measured on batches of ${BATCH_TOKENS.toLocaleString('en')} tokens. A load over the mean depends on the size of the batch.
+- The curves of balance are of single batches of ${BATCH_TOKENS.toLocaleString('en')} tokens, where a load over the mean depends on the size of the batch.
 `;
 }
 

@@ -53,7 +53,7 @@ export interface SeedResult {
   readonly bitsPerByte: number;
   /** A step of the fastest tenth: on a machine with other work, nearest to what the step takes by itself. */
   readonly secondsPerStep: number;
-  /** Busiest expert over the mean in the worst layer: mean over the last tenth of the steps. */
+  /** Busiest expert over the mean in the worst layer, held out, after the last step. */
   readonly imbalance: number | null;
   readonly metrics: readonly StepMetrics[];
 }
@@ -162,15 +162,14 @@ async function resultOf(settings: AblationSettings, variant: Variant): Promise<V
 }
 
 function seedResult(seed: number, metrics: readonly StepMetrics[]): SeedResult {
-  const bitsPerByte = metrics.at(-1)?.bitsPerByte;
+  const { bitsPerByte, validationImbalance = null } = metrics.at(-1) ?? {};
   if (bitsPerByte === undefined) throw new Error('a run without held-out texts');
   const times = metrics.map(({ seconds }) => seconds).sort((a, b) => a - b);
-  const late = metrics.slice(Math.floor(metrics.length * 0.9)).flatMap(({ imbalance }) => imbalance ?? []);
   return {
     seed,
     bitsPerByte,
     secondsPerStep: times[Math.floor(times.length / 10)]!,
-    imbalance: late.length > 0 ? late.reduce((a, b) => a + b, 0) / late.length : null,
+    imbalance: validationImbalance,
     metrics,
   };
 }

@@ -49,6 +49,8 @@ export interface StepReport {
   readonly seconds: number;
   /** Nats per token of the validation batches, where they were run. */
   readonly validation?: number;
+  /** As `imbalance`, over all validation batches. */
+  readonly validationImbalance?: number;
 }
 
 export interface RunFiles {
@@ -94,7 +96,7 @@ export async function* trainModel(
     const begin = performance.now();
     await optimizer.zero();
     let [nats, targets, mtp, entropy] = [0, 0, 0, 0];
-    const loads = new Map<number, Int32Array>();
+    const loads = new Loads();
     for (let micro = 0; micro < accumulate; micro++) {
       const losses = await program.run(data.batch(taken++), 1 / accumulate);
       nats += losses.nats;
@@ -103,10 +105,7 @@ export async function* trainModel(
       if (wrong.length > 0) throw new NotFiniteError(step, `${wrong[0]} has a number that is not finite`);
       mtp += (losses.mtp ?? 0) / accumulate;
       entropy += (program.routerEntropy() ?? 0) / accumulate;
-      for (const { layer, counts } of program.expertLoads()) {
-        const sum = loads.get(layer);
-        loads.set(layer, sum ? sum.map((n, e) => n + counts[e]!) : counts);
-      }
+      loads.add(program);
     }
     const gradientNorm = await optimizer.norm();
     if (!Number.isFinite(gradientNorm)) {
@@ -114,7 +113,7 @@ export async function* trainModel(
     }
     const rate = learningRate(step, schedule);
     await optimizer.update(step, rate, Math.min(1, settings.clip / (gradientNorm + 1e-6)));
-    for (const [layer, counts] of loads) {
+    for (const [layer, counts] of loads.byLayer) {
       const bias = parameters.routerBiases.get(`model.layers.${layer}.mlp.gate.e_score_correction_bias`);
       if (bias) balanceExperts(bias, counts, settings.balanceRate);
     }
@@ -127,20 +126,18 @@ export async function* trainModel(
       mtpLoss: mtp > 0 ? mtp : null,
       learningRate: rate,
       gradientNorm,
-      imbalance: loads.size > 0 ? Math.max(...[...loads.values()].map(loadImbalance)) : null,
-      ...(loads.size > 0
+      imbalance: loads.imbalance(),
+      ...(loads.byLayer.size > 0
         ? {
             routerEntropy: entropy,
-            expertLoads: Object.fromEntries([...loads].map(([layer, counts]) => [layer, loadPercents(counts)])),
+            expertLoads: Object.fromEntries([...loads.byLayer].map(([layer, counts]) => [layer, loadPercents(counts)])),
           }
         : {}),
       tokens: rows * accumulate,
       seconds,
     };
     const validated =
-      validator && due(settings.validateEvery)
-        ? { ...report, validation: await validate(validator, validation) }
-        : report;
+      validator && due(settings.validateEvery) ? { ...report, ...(await validate(validator, validation)) } : report;
     // saved after its step was reported, so that no step before a checkpoint is missing from the metrics
     let left = true;
     try {
@@ -162,13 +159,33 @@ class NotFiniteError extends Error {
   }
 }
 
-/** Nats per trained token over all batches. */
-async function validate(program: LossProgram, batches: readonly Batch[]): Promise<number> {
+/** Nats per trained token over all batches, and how evenly they load the experts. */
+async function validate(program: LossProgram, batches: readonly Batch[]) {
   let [nats, targets] = [0, 0];
+  const loads = new Loads();
   for (const batch of batches) {
     const losses = await program.run(batch);
     nats += losses.nats;
     targets += losses.targets;
+    loads.add(program);
   }
-  return nats / Math.max(1, targets);
+  const imbalance = loads.imbalance();
+  return { validation: nats / Math.max(1, targets), ...(imbalance === null ? {} : { validationImbalance: imbalance }) };
+}
+
+/** Tokens sent to each expert over several runs, by MoE layer. */
+class Loads {
+  readonly byLayer = new Map<number, Int32Array>();
+
+  add(program: LossProgram) {
+    for (const { layer, counts } of program.expertLoads()) {
+      const sum = this.byLayer.get(layer);
+      this.byLayer.set(layer, sum ? sum.map((n, e) => n + counts[e]!) : counts);
+    }
+  }
+
+  /** The worst layer's busiest expert over the mean, or null without experts. */
+  imbalance(): number | null {
+    return this.byLayer.size > 0 ? Math.max(...[...this.byLayer.values()].map(loadImbalance)) : null;
+  }
 }

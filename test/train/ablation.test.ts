@@ -71,13 +71,14 @@ test('an ablation that is stopped goes on where it was, and writes what its runs
   await writeAblation(page, settings, results, CIRCUMSTANCES);
   const text = readFileSync(page, 'utf8');
   for (const { variant, seeds } of results) {
-    for (const { seed, bitsPerByte } of seeds) {
+    for (const { seed, bitsPerByte, imbalance } of seeds) {
       const name = `${variant.replaceAll(' ', '-')}-64-seed${seed}`;
       const last = readFileSync(path.join(runs, name, 'metrics.jsonl'), 'utf8')
         .trimEnd()
         .split('\n')
         .at(-1)!;
-      expect(JSON.parse(last)).toMatchObject({ step: 4, bitsPerByte });
+      expect(JSON.parse(last)).toMatchObject({ step: 4, bitsPerByte, validationImbalance: imbalance });
+      expect(imbalance).toBeGreaterThanOrEqual(1);
       expect(text).toContain(bitsPerByte.toFixed(3));
     }
   }
