@@ -19,20 +19,22 @@ namespace FARTHING_ISA {
 //
 #include "kernels/elementwise.h"
 //
-#include "kernels/attention.h"
-#include "kernels/experts.h"
 #include "kernels/e4m3.h"
 //
 #include "kernels/e2m1.h"
 //
 #include "kernels/pack.h"
 //
+#include "kernels/fp8.h"
+//
+#include "kernels/attention.h"
+#include "kernels/experts.h"
+//
 #include "kernels/product.h"
 //
 #include "kernels/outer.h"
 //
 #include "kernels/draw.h"
-#include "kernels/fp8.h"
 #include "kernels/linear.h"
 //
 #include "kernels/fp8_product.h"

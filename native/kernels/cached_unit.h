@@ -30,7 +30,7 @@ struct CachedAttention {
   bool shared() const { return keys->data == values->data; }
   bool fits_pairs() const {
     const bool even = depth % 2 == 0 && keys->stride % 2 == 0 && values->stride % 2 == 0;
-    return kPairProducts && keys->dtype == DType::BF16 && even && value_dim % kLanes == 0;
+    return kPairProducts && keys->dtype != DType::F32 && even && value_dim % kLanes == 0;
   }
   int64_t cache_row(int sequence, int position) const {
     return static_cast<int64_t>(table->i32(sequence)[position / block_tokens]) * block_tokens + position % block_tokens;
@@ -51,26 +51,15 @@ struct Rows {
   int64_t stride;
 };
 
-// to[0..cols) = columns first.. of a cached row
-static inline void widen_row(float* to, const View& cache, int64_t row, int first, int cols) {
-  if (cache.dtype == DType::F32) {
-    memcpy(to, cache.f32(row) + first, cols * sizeof(float));
-    return;
-  }
-  const uint16_t* from = cache.bf16(row) + first;
-  each_vec(0, cols, [&](int c, int lanes) {
-    uint16_t some[kLanes] = {};
-    if (lanes < kLanes) memcpy(some, from + c, lanes * sizeof(uint16_t));
-    store_up_to(to + c, load_bf16(lanes < kLanes ? some : from + c), lanes);
-  });
+// to[0..cols) = columns first.. of a cached row; of an fp8 row, which has no others, latent and rotary key
+static inline void read_row(float* to, const CachedAttention& a, const View& cache, int64_t row, int first, int cols) {
+  if (cache.dtype == DType::F32) memcpy(to, cache.f32(row) + first, cols * sizeof(float));
+  else if (cache.dtype == DType::BF16) widen_row(to, cache.bf16(row) + first, cols);
+  else restore_latent(to, cache.u8(row), a.value_dim, cols);
 }
-
-static inline void narrow_row(uint16_t* to, const float* x, int cols) {
-  each_vec(0, cols, [&](int c, int lanes) {
-    uint16_t some[kLanes];
-    store_bf16(lanes < kLanes ? some : to + c, load_up_to(x + c, lanes));
-    if (lanes < kLanes) memcpy(to + c, some, lanes * sizeof(uint16_t));
-  });
+static inline void read_row(uint16_t* to, const CachedAttention& a, const View& cache, int64_t row, int first, int cols) {
+  if (cache.dtype == DType::BF16) memcpy(to, cache.bf16(row) + first, cols * sizeof(uint16_t));
+  else restore_latent(to, cache.u8(row), a.value_dim, cols);
 }
 
 // Columns `first`.. of the cache rows of some positions: where they are if possible, else copied (widened).
@@ -78,7 +67,7 @@ static inline Rows<float> float_rows(const CachedAttention& a, const View& cache
                                      int first, int cols, float* copy) {
   if (cache.dtype == DType::F32 && neighbours(a, sequence, base, count))
     return {cache.f32(a.cache_row(sequence, base)) + first, cache.stride};
-  for (int j = 0; j < count; ++j) widen_row(copy + j * cols, cache, a.cache_row(sequence, base + j), first, cols);
+  for (int j = 0; j < count; ++j) read_row(copy + j * cols, a, cache, a.cache_row(sequence, base + j), first, cols);
   return {copy, cols};
 }
 
@@ -86,9 +75,9 @@ static inline Rows<uint16_t> bf16_rows(const CachedAttention& a, const View& cac
                                        int first, int cols, uint16_t* copy) {
   const int64_t row = a.cache_row(sequence, base);
   const int touched = kHasTiles ? to_lanes(count) : count;
-  if (row + touched <= cache.times && neighbours(a, sequence, base, count)) return {cache.bf16(row) + first, cache.stride};
-  for (int j = 0; j < count; ++j)
-    memcpy(copy + j * cols, cache.bf16(a.cache_row(sequence, base + j)) + first, cols * sizeof(uint16_t));
+  if (cache.dtype == DType::BF16 && row + touched <= cache.times && neighbours(a, sequence, base, count))
+    return {cache.bf16(row) + first, cache.stride};
+  for (int j = 0; j < count; ++j) read_row(copy + j * cols, a, cache, a.cache_row(sequence, base + j), first, cols);
   return {copy, cols};
 }
 

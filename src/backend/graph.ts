@@ -22,6 +22,10 @@ export const DTYPES = [
 ] as const;
 export type DType = (typeof DTYPES)[number];
 
+/** Types that a paged cache may have. */
+export const CACHE_DTYPES = ['f32', 'bf16', 'fp8'] as const satisfies readonly DType[];
+export type CacheDType = (typeof CACHE_DTYPES)[number];
+
 /** Rows of a tensor: `times × length(axis)`, or `times` where there is no axis. */
 export interface Rows {
   readonly axis: Axis | null;

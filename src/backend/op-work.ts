@@ -51,6 +51,7 @@ export function opWork({ kernel, writes, reads, scalars }: Op, step: StepShape):
       return { bytes: bytes([out, reads[0]!]) + cached, flops };
     }
     case 'write_cache':
+    case 'write_latent':
       return { bytes: bytes(reads) + rows(reads[0]!) * rowBytes(out), flops: 0 };
     case 'embed':
     case 'select_rows':

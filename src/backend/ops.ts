@@ -4,7 +4,16 @@
  * The kernels are in native/kernels/; the order of views is `writes` then `reads` as listed here.
  */
 import { type Fp8, quantise } from './fp8-ops.ts';
-import { type Compute, type Graph, type Rows, rowsOf, type Tensor, temp } from './graph.ts';
+import {
+  type CacheDType,
+  type Compute,
+  ELEMENT_BYTES,
+  type Graph,
+  type Rows,
+  rowsOf,
+  type Tensor,
+  temp,
+} from './graph.ts';
 
 function append(
   graph: Graph,
@@ -284,6 +293,22 @@ export interface Paging {
   readonly blockTokens: number;
 }
 
+/** Columns of a latent cache: values, or in FP8 the bytes of FlashMLA's layout (native/kernels/latent_row.h). */
+export function latentCacheCols(dtype: CacheDType, kvLoraRank: number, ropeDim: number): number {
+  if (dtype !== 'fp8') return kvLoraRank + ropeDim;
+  return kvLoraRank + Math.ceil(kvLoraRank / 128) * ELEMENT_BYTES.f32 + ropeDim * ELEMENT_BYTES.bf16;
+}
+
+/**
+ * Writes latent [R, kvLoraRank] and sharedKey [R, ropeDim] to the rows `slots` of `cache`, f32 or bf16 [cacheRows,
+ * kvLoraRank + ropeDim], rounded to its type; or fp8 [cacheRows, `latentCacheCols`]: the latent in e4m3 with a scale for
+ * each 128 values (the least power of two by which they keep within 448, at least 1e-4), the key in bf16.
+ */
+export function writeLatent(graph: Graph, latent: Tensor, sharedKey: Tensor, slots: Tensor, cache: Tensor): void {
+  expectCols('cached row', cache, latentCacheCols(cache.storage.dtype as CacheDType, latent.cols, sharedKey.cols));
+  append(graph, 'write_latent', [cache], [latent, sharedKey, slots]);
+}
+
 /** Writes x [R, width] to the rows `slots` of `cache` (f32 or bf16 [cacheRows, width]), rounded to its type. */
 export function writeCache(graph: Graph, x: Tensor, slots: Tensor, cache: Tensor): void {
   expectCols('cached row', x, cache.cols);
@@ -318,7 +343,7 @@ export interface LatentHeads {
 /**
  * Absorbed latent attention (DeepSeek-V2 report, §2.1): score = qLatent · c + qRope · kRope over cached rows
  * [c | kRope]; each cached latent is read once for all heads. Softmax runs over fixed spans of positions,
- * combined in order of position, whatever the block size or the number of threads. With `fast` compute and a bf16
+ * combined in order of position, whatever the block size or the number of threads. With `fast` compute and a bf16 or fp8
  * cache, queries and probabilities are rounded to bf16 where the processor multiplies pairs of them.
  * @param qLatent f32 [R, heads · kvLoraRank]  @param queries f32 [R, heads · queryHeadDim]
  * @returns f32 [R, heads · kvLoraRank]

@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InvalidArgumentError, Option } from 'commander';
+import { CACHE_DTYPES } from '../backend/graph.ts';
 
 /** A whole number from `least` to `greatest`. */
 export function whole(least: number, greatest: number): (text: string) => number {
@@ -46,6 +47,13 @@ export function computeOption(): Option {
   return new Option('--compute <mode>', 'fast: BF16 operands, FP32 sums; f32: FP32 activations, the reference')
     .choices(['fast', 'f32'])
     .default('fast');
+}
+
+export function cacheDtypeOption(): Option {
+  return new Option(
+    '--cache-dtype <type>',
+    'type of the cache; fp8 (MLA alone) takes little more than half of bf16 (default: bf16, with --compute f32 f32)',
+  ).choices(CACHE_DTYPES);
 }
 
 export function threadsOption(): Option {

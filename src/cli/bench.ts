@@ -1,10 +1,19 @@
 /** `farthing bench`: prefill and decode speed of a model on this machine, beside what the machine could do. */
 import os from 'node:os';
 import { Command } from 'commander';
-import type { Compute } from '../backend/graph.ts';
+import type { CacheDType, Compute } from '../backend/graph.ts';
 import type { DiskShare } from '../engine/disk-share.ts';
 import type { Measurement, Rate, Workload } from '../engine/measure.ts';
-import { computeOption, examples, modelOption, packedOption, showPacking, threadsOption, whole } from './arguments.ts';
+import {
+  cacheDtypeOption,
+  computeOption,
+  examples,
+  modelOption,
+  packedOption,
+  showPacking,
+  threadsOption,
+  whole,
+} from './arguments.ts';
 import { describeProfile, type ProfileReport, profileReport } from './bench-profile.ts';
 import { benchServeCommand } from './bench-serve.ts';
 import { bytes } from './quantities.ts';
@@ -12,6 +21,7 @@ import { bytes } from './quantities.ts';
 interface Options extends Workload {
   readonly model: string;
   readonly compute: Compute;
+  readonly cacheDtype?: CacheDType;
   readonly packed?: string;
   readonly threads?: number;
   readonly profile?: boolean;
@@ -29,6 +39,7 @@ export function benchCommand(): Command {
     .option('--batch <n>', 'sequences that write together', whole(1, 1024), 1)
     .option('--repeat <n>', 'times each is measured', whole(1, 1000), 5)
     .addOption(computeOption())
+    .addOption(cacheDtypeOption())
     .addOption(packedOption())
     .addOption(threadsOption())
     .option('--profile', 'where the time of a step goes: time, bytes and FLOPs of each kernel, beside the bounds')
@@ -41,6 +52,7 @@ export function benchCommand(): Command {
       examples(
         'farthing bench --prompt 512 --decode 128',
         'farthing bench --model ./v2-lite --depth 4096 --batch 16 --threads 4 --json',
+        'farthing bench --model ./v2-lite --depth 4096 --batch 16 --cache-dtype fp8',
         'farthing bench --model ./v2-lite --profile --trace step.json   # then open step.json in ui.perfetto.dev',
       ),
     )
@@ -55,15 +67,16 @@ async function run(options: Options): Promise<void> {
   const { measurePeak, measureReadBandwidth } = await import('../engine/machine-bounds.ts');
   const native = await import('../backend/native.ts');
   if (options.threads !== undefined) native.setThreads(options.threads);
-  const { compute, depth, batch, decode } = options;
+  const { compute, cacheDtype, depth, batch, decode } = options;
   const model = await openModel(options.model, {
     compute,
+    cacheDtype,
     packedFile: options.packed,
     onPacking: showPacking(),
   });
   const measured = await measure(model, options);
   const checkpoint = await openCheckpoint(options.model);
-  const read = bytesPerToken(checkpoint, compute, { depth: depth + decode / 2, batch });
+  const read = bytesPerToken(checkpoint, model, { depth: depth + decode / 2, batch });
   const peakBytes = native.peakBytes();
   const bandwidth = await measureReadBandwidth();
   const readBytesPerSecond = measured.decode.tokensPerSecond.median * (read.weights + read.cache);

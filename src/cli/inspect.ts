@@ -45,7 +45,7 @@ function describe(
     ],
     ['parameters', `${count(report.parameters)}, ${count(report.activeParameters)} active for a token`],
     ...(report.mtpParameters > 0 ? [['MTP modules', count(report.mtpParameters)] as [string, string]] : []),
-    ['cache per token', `${bytes(cache.model)} (two bytes a value)`],
+    ['cache per token', `${bytes(cache.model)} in BF16${cache.fp8 === null ? '' : `, ${bytes(cache.fp8)} in FP8`}`],
     ['  as multi-head', `${bytes(cache.multiHead)}, ${times(cache.multiHead)}`],
     ['  as GQA with 8', `${bytes(cache.groupedQuery8)}, ${times(cache.groupedQuery8)}`],
     ['weights', bytes(memory.weightBytes)],

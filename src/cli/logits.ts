@@ -2,14 +2,15 @@
 import { readFile } from 'node:fs/promises';
 import { Command } from 'commander';
 import { z } from 'zod';
-import type { Compute } from '../backend/graph.ts';
-import { computeOption, examples, modelOption, threadsOption } from './arguments.ts';
+import type { CacheDType, Compute } from '../backend/graph.ts';
+import { cacheDtypeOption, computeOption, examples, modelOption, threadsOption } from './arguments.ts';
 
 interface Options {
   readonly model: string;
   readonly tokens: string;
   readonly out: string;
   readonly compute: Compute;
+  readonly cacheDtype?: CacheDType;
   readonly threads?: number;
   readonly json?: boolean;
 }
@@ -21,6 +22,7 @@ export function logitsCommand(): Command {
     .requiredOption('--tokens <file>', 'JSON array of token ids')
     .requiredOption('--out <file>', 'safetensors file to write: tensor "logits", f32 [tokens, vocab]')
     .addOption(computeOption())
+    .addOption(cacheDtypeOption())
     .addOption(threadsOption())
     .option('--json', 'print the shape as JSON')
     .addHelpText(
@@ -30,12 +32,12 @@ export function logitsCommand(): Command {
     .action(run);
 }
 
-async function run({ model: folder, tokens, out, compute, threads, json }: Options): Promise<void> {
+async function run({ model: folder, tokens, out, compute, cacheDtype, threads, json }: Options): Promise<void> {
   const ids = await readTokens(tokens);
   const { loadModel } = await import('../engine/language-model.ts');
   const { writeSafetensors } = await import('../numerics/safetensors-writer.ts');
   if (threads !== undefined) (await import('../backend/native.ts')).setThreads(threads);
-  const model = await loadModel(folder, { compute, sequences: 1 });
+  const model = await loadModel(folder, { compute, cacheDtype, sequences: 1 });
   const logits = await model.logits(ids);
   await model.close();
   const shape = [ids.length, model.config.vocabSize];

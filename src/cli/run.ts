@@ -1,10 +1,11 @@
 /** `farthing run`: one answer to one prompt, or a conversation in the terminal. */
 import { text as readAll } from 'node:stream/consumers';
 import { Command } from 'commander';
-import type { Compute } from '../backend/graph.ts';
+import type { CacheDType, Compute } from '../backend/graph.ts';
 import type { LanguageModel } from '../engine/language-model.ts';
 import type { TextOptions } from '../engine/text-generation.ts';
 import {
+  cacheDtypeOption,
   computeOption,
   examples,
   modelOption,
@@ -26,6 +27,7 @@ interface Options {
   readonly seed?: number;
   readonly stop?: string[];
   readonly compute: Compute;
+  readonly cacheDtype?: CacheDType;
   readonly packed?: string;
   readonly threads?: number;
   readonly json?: boolean;
@@ -45,6 +47,7 @@ export function runCommand(): Command {
     .option('--seed <n>', 'the same seed gives the same answer', whole(0, Number.MAX_SAFE_INTEGER))
     .option('--stop <text...>', 'strings that end the answer')
     .addOption(computeOption())
+    .addOption(cacheDtypeOption())
     .addOption(packedOption())
     .addOption(threadsOption())
     .option('--json', 'print the answer, its reasoning and token counts as JSON')
@@ -65,6 +68,7 @@ async function run(words: string[], options: Options): Promise<void> {
   if (options.threads !== undefined) (await import('../backend/native.ts')).setThreads(options.threads);
   const model = await loadModel(options.model, {
     compute: options.compute,
+    cacheDtype: options.cacheDtype,
     packedFile: options.packed,
     onPacking: showPacking(),
     sequences: 1,

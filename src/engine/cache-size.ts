@@ -1,8 +1,8 @@
 /** How large the paged cache and a step are: what the caller says, else what the model needs and the machine has. */
 import os from 'node:os';
-import type { Compute } from '../backend/graph.ts';
+import type { CacheDType } from '../backend/graph.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { cacheWidths, hasMtp } from '../model/forward.ts';
+import { cacheBytesPerToken, hasMtp } from '../model/forward.ts';
 import type { RunnerLimits } from '../model/runner.ts';
 
 export interface CacheOptions {
@@ -21,12 +21,12 @@ const BLOCK_TOKENS = 64;
 
 export function runnerLimits(
   config: ModelConfig,
-  compute: Compute,
+  cacheDtype: CacheDType,
   { sequences = 32, cacheBytes = machineBytes() / 4, stepTokens = 256, drafts: wanted = 3 }: CacheOptions,
 ): RunnerLimits {
   const blocksPerContext = Math.ceil(config.maxPositionEmbeddings / BLOCK_TOKENS);
   const drafts = hasMtp(config) ? wanted : 0;
-  const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, compute, drafts > 0 ? 1 : 0);
+  const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, cacheDtype, drafts > 0 ? 1 : 0);
   const blocks = Math.min(sequences * blocksPerContext, Math.floor(cacheBytes / blockBytes));
   if (blocks < 1) {
     throw new RangeError(
@@ -47,10 +47,4 @@ export function runnerLimits(
 /** Memory that this process may use: the machine's, or what its container is limited to. */
 function machineBytes(): number {
   return Math.min(os.totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
-}
-
-/** Bytes that one token occupies in the cache over all layers, `mtpModules` that draft included. */
-export function cacheBytesPerToken(config: ModelConfig, compute: Compute, mtpModules = 0): number {
-  const values = cacheWidths(config).reduce((sum, width) => sum + width, 0);
-  return (config.numHiddenLayers + mtpModules) * values * (compute === 'f32' ? 4 : 2);
 }

@@ -2,6 +2,7 @@
  * Runs requests through the model together: plan a step, run it, sample, hand out tokens, repeat while there is
  * work. Each request's tokens are the same as if it ran alone.
  */
+import type { CacheDType } from '../backend/graph.ts';
 import type { DraftChunk, Drafter, Draw } from '../model/drafter.ts';
 import type { Runner } from '../model/runner.ts';
 import type { DiskCache, DiskCacheStatus } from './disk-cache.ts';
@@ -73,6 +74,8 @@ export interface EngineStatus {
   readonly running: number;
   readonly waiting: number;
   readonly blocks: { readonly total: number; readonly free: number; readonly cached: number };
+  /** What a token leaves in the cache, over all layers, those that draft included. */
+  readonly cache: { readonly dtype: CacheDType; readonly bytesPerToken: number; readonly blockTokens: number };
   /** Of each layer with experts: tokens given to each expert since the engine started. */
   readonly expertLoads: Readonly<Record<string, readonly number[]>>;
   /** null without a disk cache. */
@@ -150,6 +153,11 @@ export class Engine {
       running,
       waiting,
       blocks: { total: pool.blocks, free: pool.free, cached: pool.cached },
+      cache: {
+        dtype: this.#runner.cacheDtype,
+        bytesPerToken: this.#runner.blocks.bytes / pool.blockTokens,
+        blockTokens: pool.blockTokens,
+      },
       expertLoads: this.#runner.expertLoads,
       disk: this.#disk?.status() ?? null,
       counts: { ...this.#counts, ...counts, drafts: this.#speculation.counts },

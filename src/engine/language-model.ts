@@ -67,7 +67,7 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
     loadChatTemplate(folder),
     readGenerationConfig(folder),
   ]);
-  const runner = await createRunner(model, runnerLimits(config, model.compute, options));
+  const runner = await createRunner(model, runnerLimits(config, model.cacheDtype, options));
   const engine = new Engine(runner, {
     waiting: options.waiting ?? 256,
     contextTokens: config.maxPositionEmbeddings,

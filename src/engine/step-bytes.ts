@@ -1,8 +1,8 @@
 /** Bytes of memory that decoding reads: the floor under the time of a token. */
-import type { Compute } from '../backend/graph.ts';
+import type { CacheDType, Compute } from '../backend/graph.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
+import { cacheBytesPerToken } from '../model/forward.ts';
 import { weightCatalogue } from '../model/weight-catalogue.ts';
-import { cacheBytesPerToken } from './cache-size.ts';
 
 export interface StepBytes {
   /** Weights that one step of the batch reads, divided by its sequences. */
@@ -17,7 +17,7 @@ export interface StepBytes {
  */
 export function bytesPerToken(
   checkpoint: Checkpoint,
-  compute: Compute,
+  { compute, cacheDtype }: { compute: Compute; cacheDtype: CacheDType },
   { depth, batch }: { depth: number; batch: number },
 ): StepBytes {
   const { config } = checkpoint;
@@ -43,7 +43,7 @@ export function bytesPerToken(
               : 4;
     weights += values * valueBytes * (role === 'expert' ? woken : 1);
   }
-  return { weights: weights / batch, cache: depth * cacheBytesPerToken(config, compute) };
+  return { weights: weights / batch, cache: depth * cacheBytesPerToken(config, cacheDtype) };
 }
 
 function isMtp(name: string, layers: number): boolean {

@@ -21,7 +21,7 @@ import {
   routeTokens,
   selectRows,
   siluMul,
-  writeCache,
+  writeLatent,
 } from '../backend/ops.ts';
 import { type DeepSeekConfig, isMoeLayer } from './config.ts';
 import { feedForward } from './feed-forward.ts';
@@ -142,7 +142,7 @@ function latentSelfAttention(pass: Pass<DeepSeekConfig>, layer: number, x: Tenso
     const cache = attention.caches[layer]![0]!;
     const perHead = (part: 'key' | 'value') =>
       Array.from({ length: heads }, (_, h) => weights.head(kvProjection, h, part));
-    writeCache(graph, concat(graph, latent, sharedKey), attention.paging.slots, cache);
+    writeLatent(graph, latent, sharedKey, attention.paging.slots, cache);
     const absorbed = headLinear(graph, queries, perHead('key'), qkDim, 0);
     const attended = latentAttention(graph, absorbed, queries, cache, picked?.paging ?? attention.paging, {
       heads,

@@ -1,7 +1,7 @@
 /** One entry for every architecture: hidden states from tokens, and logits from hidden states. */
-import { type Graph, resident, type Tensor } from '../backend/graph.ts';
+import { type CacheDType, ELEMENT_BYTES, type Graph, resident, type Tensor } from '../backend/graph.ts';
 import { allocate } from '../backend/native.ts';
-import { linear } from '../backend/ops.ts';
+import { latentCacheCols, linear } from '../backend/ops.ts';
 import type { DeepSeekConfig, ModelConfig } from './config.ts';
 import { deepseekForward, type Hidden } from './deepseek.ts';
 import { denseForward } from './dense.ts';
@@ -31,11 +31,20 @@ export function hasMtp(config: ModelConfig): config is DeepSeekConfig {
   return config.family === 'deepseek' && config.numNextnPredictLayers > 0;
 }
 
-/** Values that one token leaves in the cache of one layer: one latent row (MLA), or keys and values. */
-export function cacheWidths(config: ModelConfig): readonly number[] {
-  if (config.family === 'deepseek') return [config.kvLoraRank + config.qkRopeHeadDim];
+/**
+ * Columns of the tensors that hold what one token leaves in the cache of one layer: one latent row (MLA), or keys and
+ * values.
+ */
+export function cacheCols(config: ModelConfig, dtype: CacheDType): readonly number[] {
+  if (config.family === 'deepseek') return [latentCacheCols(dtype, config.kvLoraRank, config.qkRopeHeadDim)];
   const width = config.numKeyValueHeads * config.headDim;
   return [width, width];
+}
+
+/** Bytes that one token occupies in the cache over all layers, `mtpModules` that draft included. */
+export function cacheBytesPerToken(config: ModelConfig, dtype: CacheDType, mtpModules = 0): number {
+  const cols = cacheCols(config, dtype).reduce((sum, each) => sum + each, 0);
+  return (config.numHiddenLayers + mtpModules) * cols * ELEMENT_BYTES[dtype];
 }
 
 /** The rotary frequencies as a tensor, f32 [1, rotary dim / 2]. */

@@ -1,6 +1,6 @@
 /** What a checkpoint holds and needs: parameters, weight bytes, and the cache beside what other attentions would keep. */
 import { type DeepSeekConfig, isMoeLayer, type ModelConfig } from './config.ts';
-import { cacheWidths } from './forward.ts';
+import { cacheBytesPerToken } from './forward.ts';
 import { type ExpectedWeight, weightCatalogue } from './weight-catalogue.ts';
 
 export interface ModelReport {
@@ -13,9 +13,11 @@ export interface ModelReport {
   /** Those whose weights one token reads whole: not the experts it is not routed to, not the embedding's other rows. */
   readonly activeParameters: number;
   readonly mtpParameters: number;
-  /** Bytes that one token occupies in the cache over all layers, at two bytes a value. */
+  /** Bytes that one token occupies in the cache over all layers, in BF16 where nothing else is said. */
   readonly cacheBytesPerToken: {
     readonly model: number;
+    /** In FP8, which is a layout of latents alone: null for other attentions. */
+    readonly fp8: number | null;
     /** The same heads with keys and values of their own. */
     readonly multiHead: number;
     /** The same heads in 8 groups (at most one a head) that share keys and values. */
@@ -34,7 +36,6 @@ export function modelReport(config: ModelConfig): ModelReport {
   const main = weights.filter((weight) => !isMtp(weight));
   // An MTP module shares embedding and head with the main model.
   const mtp = weights.filter((weight) => isMtp(weight) && weight.role !== 'embedding' && weight.role !== 'head');
-  const width = cacheWidths(config).reduce((sum, each) => sum + each, 0);
   const perHead = headWidth(config);
   const heads = config.numAttentionHeads;
   const perLayer = (values: number) => values * config.numHiddenLayers * VALUE_BYTES;
@@ -47,7 +48,8 @@ export function modelReport(config: ModelConfig): ModelReport {
     activeParameters: sum(main, (weight) => parametersOf(weight) * activeShare(config, weight)),
     mtpParameters: sum(mtp, parametersOf),
     cacheBytesPerToken: {
-      model: perLayer(width),
+      model: cacheBytesPerToken(config, 'bf16'),
+      fp8: config.family === 'deepseek' ? cacheBytesPerToken(config, 'fp8') : null,
       multiHead: perLayer(heads * perHead),
       groupedQuery8: perLayer(Math.min(GROUPS, heads) * perHead),
     },

@@ -10,7 +10,7 @@ type Attention =
   | {
       readonly kind: 'paged';
       readonly paging: Paging;
-      /** The cache of layer i: MLA one tensor [rows, kvLoraRank + ropeDim]; otherwise keys and values. */
+      /** The cache of layer i: MLA one tensor [rows, `latentCacheCols`]; otherwise keys and values. */
       readonly caches: readonly (readonly Tensor[])[];
     }
   | {

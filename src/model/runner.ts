@@ -1,6 +1,6 @@
 /** One step of a loaded model over a paged cache: token ids in, logits out. */
 import { compile, type OpTimes } from '../backend/compile.ts';
-import { createGraph, own, resident, rowsOf, storageBytes, type Tensor } from '../backend/graph.ts';
+import { type CacheDType, createGraph, own, resident, rowsOf, storageBytes, type Tensor } from '../backend/graph.ts';
 import { graphDigest } from '../backend/graph-digest.ts';
 import { allocate } from '../backend/native.ts';
 import { type OpWork, opWork } from '../backend/op-work.ts';
@@ -8,7 +8,7 @@ import { selectRows } from '../backend/ops.ts';
 import { type CacheBlocks, cacheBlocks } from './cache-blocks.ts';
 import type { ModelConfig } from './config.ts';
 import { createDrafter, type Drafter } from './drafter.ts';
-import { cacheWidths, forward, frequencyTable, hasMtp, head } from './forward.ts';
+import { cacheCols, forward, frequencyTable, hasMtp, head } from './forward.ts';
 import type { Model } from './load.ts';
 
 export interface RunnerLimits {
@@ -37,6 +37,7 @@ export interface SequenceChunk {
 
 export interface Runner {
   readonly limits: RunnerLimits;
+  readonly cacheDtype: CacheDType;
   readonly blocks: CacheBlocks;
   /** Digest of the computation: kernels, shapes and numbers. Equal ones do the same with equal weights. */
   readonly recipe: string;
@@ -60,19 +61,18 @@ export interface ProfiledOp extends OpWork {
 
 /**
  * Prepares the step of `model` once for all step sizes up to `limits` and gives it a cache.
- * Cache rows are f32 in `f32` compute and bf16 in `fast`.
  */
 export async function createRunner(model: Model, limits: RunnerLimits): Promise<Runner> {
-  const { config, weights, compute } = model;
+  const { config, weights, compute, cacheDtype } = model;
   const graph = createGraph(compute);
   const perToken = () => own(rowsOf('token'), 1, 'i32');
-  const cacheDtype = compute === 'f32' ? 'f32' : 'bf16';
   const drafts = hasMtp(config) ? (limits.drafts ?? 0) : 0;
-  const cacheOf = (blocks: number) => (width: number) => {
-    const cacheRows = blocks * limits.blockTokens;
-    const byteLength = storageBytes(cacheDtype, cacheRows, width);
-    return resident(cacheRows, width, cacheDtype, { buffer: allocate(byteLength), byteOffset: 0, byteLength });
-  };
+  const cachesOf = (blocks: number) =>
+    cacheCols(config, cacheDtype).map((cols) => {
+      const rows = blocks * limits.blockTokens;
+      const byteLength = storageBytes(cacheDtype, rows, cols);
+      return resident(rows, cols, cacheDtype, { buffer: allocate(byteLength), byteOffset: 0, byteLength });
+    });
   const paging = {
     slots: perToken(),
     positions: perToken(),
@@ -80,9 +80,9 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
     blockTable: own(rowsOf('sequence'), limits.blocksPerSequence, 'i32'),
     blockTokens: limits.blockTokens,
   };
-  const caches = Array.from({ length: config.numHiddenLayers }, () => cacheWidths(config).map(cacheOf(limits.blocks)));
+  const caches = Array.from({ length: config.numHiddenLayers }, () => cachesOf(limits.blocks));
   // The MTP module's layer, with a block for each sequence to draft into before it has the block of its own.
-  if (drafts > 0) caches.push(cacheWidths(config).map(cacheOf(limits.blocks + limits.sequences)));
+  if (drafts > 0) caches.push(cachesOf(limits.blocks + limits.sequences));
   const ids = perToken();
   const picked = own(rowsOf('logit'), 1, 'i32');
   const inputs = {
@@ -138,6 +138,7 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
 
   return {
     limits,
+    cacheDtype,
     drafter,
     expertLoads: Object.fromEntries(loads.map(({ layer, tokens }) => [layer, tokens])),
     blocks: cacheBlocks(caches.flat(), limits.blockTokens),

@@ -6,7 +6,7 @@ const EVERY_MS = 500;
 
 export async function* engineEvents(engine: Engine, model: string, gone: AbortSignal): AsyncGenerator<object> {
   while (!gone.aborted) {
-    const { running, waiting, blocks, counts, expertLoads } = engine.status();
+    const { running, waiting, blocks, cache, counts, expertLoads } = engine.status();
     const { steps, promptTokens, cachedPromptTokens, generatedTokens, preemptions, drafts, finished } = counts;
     yield {
       model,
@@ -14,6 +14,7 @@ export async function* engineEvents(engine: Engine, model: string, gone: AbortSi
       running,
       waiting,
       blocks,
+      cache,
       counts: { steps, promptTokens, cachedPromptTokens, generatedTokens, preemptions, finished },
       drafts: { drafted: drafts.drafted, accepted: drafts.accepted },
       expertLoads,

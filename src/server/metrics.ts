@@ -44,6 +44,14 @@ export function createMetrics(engine: Engine, modelName: string): Metrics {
     const { total, free } = status().blocks;
     return (total - free) / total;
   });
+  const { cache, blocks } = status();
+  new Gauge({
+    name: 'vllm:cache_config_info',
+    help: 'Type and size of the cache, as labels',
+    labelNames: ['cache_dtype', 'block_size', 'num_cpu_blocks'],
+    registers,
+  }).set({ cache_dtype: cache.dtype, block_size: cache.blockTokens, num_cpu_blocks: blocks.total }, 1);
+  gauge('farthing:cache_bytes_per_token', 'Bytes of cache for one token over all layers', () => cache.bytesPerToken);
   counter(
     'vllm:num_preemptions_total',
     'Requests interrupted for memory and resumed',

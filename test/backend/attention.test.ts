@@ -1,15 +1,30 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { compile } from '../../src/backend/compile.ts';
-import { type Compute, createGraph, own, resident, rowsOf } from '../../src/backend/graph.ts';
+import {
+  type CacheDType,
+  type Compute,
+  columns,
+  createGraph,
+  own,
+  resident,
+  rowsOf,
+  storageBytes,
+} from '../../src/backend/graph.ts';
 import { allocate, setThreads, threads } from '../../src/backend/native.ts';
-import { latentAttention, type Paging, pagedAttention, writeCache } from '../../src/backend/ops.ts';
+import {
+  latentAttention,
+  latentCacheCols,
+  type Paging,
+  pagedAttention,
+  writeCache,
+  writeLatent,
+} from '../../src/backend/ops.ts';
+import { E4M3_VALUES, float32ToE4m3 } from '../../src/numerics/e4m3.ts';
 import { alsoUnderOtherInstructionSets } from './each-isa.ts';
-import { noise, relativeError } from './run-op.ts';
+import { noise, relativeError, runOps } from './run-op.ts';
 
 alsoUnderOtherInstructionSets(import.meta.filename);
-
-type CacheType = 'f32' | 'bf16';
 
 /** One sequence: what is cached at each position, and the queries there. */
 interface Sequence {
@@ -52,6 +67,30 @@ const asBf16 = (x: number) => {
   return new Float32Array(Uint32Array.of(rounded).buffer)[0]!;
 };
 
+/** FlashMLA's fp8 row (its tests/quant.py): codes, a scale for each 128 of them, the rotary key in bf16. */
+function flashMlaRow(key: Float32Array, rank: number): { bytes: Uint8Array; values: number[] } {
+  const tiles = Math.ceil(rank / 128);
+  const bytes = new Uint8Array(rank + 4 * tiles + 2 * (key.length - rank));
+  const view = new DataView(bytes.buffer);
+  const values = Array.from(key, asBf16);
+  for (let tile = 0; tile < tiles; tile++) {
+    const latent = key.subarray(tile * 128, Math.min(rank, (tile + 1) * 128));
+    const most = latent.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+    const scale = 2 ** Math.ceil(Math.log2(Math.max(most / 448, 1e-4)));
+    view.setFloat32(rank + 4 * tile, scale, true);
+    latent.forEach((value, i) => {
+      const code = float32ToE4m3(value / scale);
+      bytes[tile * 128 + i] = code === 0x80 ? 0 : code; // a zero keeps no sign
+      values[tile * 128 + i] = E4M3_VALUES[code]! * scale;
+    });
+  }
+  const words = new Uint32Array(Float32Array.from(values.slice(rank)).buffer);
+  words.forEach((word, i) => {
+    view.setUint16(rank + 4 * tiles + 2 * i, word >>> 16, true);
+  });
+  return { bytes, values };
+}
+
 /** softmax(q · Kᵀ) V in float64, for one query over `count` positions. */
 function attend64(q: number[], key: (j: number) => number[], value: (j: number) => number[], count: number): number[] {
   const scores = Array.from({ length: count }, (_, j) => key(j).reduce((sum, k, d) => sum + k * q[d]!, 0));
@@ -68,9 +107,11 @@ function attend64(q: number[], key: (j: number) => number[], value: (j: number) 
 }
 
 /** Outputs of the positions from `first` on. */
-function reference(shape: Shape, type: CacheType, s: Sequence, first = 0): number[] {
+function reference(shape: Shape, type: CacheDType, s: Sequence, first = 0): number[] {
   const cached = (x: Float32Array) => Array.from(type === 'bf16' ? x.map(asBf16) : x);
-  const keys = cached(s.keys);
+  const rowOf = (j: number) => s.keys.subarray(j * keyCols(shape), (j + 1) * keyCols(shape));
+  const restored = () => Array.from({ length: s.length }, (_, j) => flashMlaRow(rowOf(j), shape.dim).values).flat();
+  const keys = type === 'fp8' ? restored() : cached(s.keys);
   const values = cached(s.values);
   const { heads, dim, kind } = shape;
   const cols = keyCols(shape);
@@ -99,7 +140,7 @@ type Piece = readonly [sequence: number, from: number, to: number];
 /** Runs the steps over a fresh paged cache; returns each sequence's outputs [length, heads · dim]. */
 async function run(
   shape: Shape,
-  type: CacheType,
+  type: CacheDType,
   sequences: readonly Sequence[],
   steps: readonly (readonly Piece[])[],
   blockTokens: number,
@@ -110,14 +151,14 @@ async function run(
   const blocksEach = Math.ceil(Math.max(...sequences.map((s) => s.length)) / blockTokens);
   const cacheRows = blocksEach * sequences.length * blockTokens;
   const cache = (cols: number) => {
-    const byteLength = cacheRows * cols * (type === 'f32' ? 4 : 2);
+    const byteLength = storageBytes(type, cacheRows, cols);
     const buffer = allocate(byteLength);
     new Uint8Array(buffer).fill(0xff); // not-a-number wherever nothing was written
     return resident(cacheRows, cols, type, { buffer, byteOffset: 0, byteLength });
   };
   const graph = createGraph(compute);
   const perToken = rowsOf('token');
-  const keyCache = cache(keyCols(shape));
+  const keyCache = cache(kind === 'latent' ? latentCacheCols(type, dim, shape.ropeDim) : keyCols(shape));
   const keys = own(perToken, keyCols(shape));
   const values = own(perToken, shape.kvHeads * dim);
   const queries = own(perToken, heads * dim);
@@ -129,13 +170,14 @@ async function run(
     blockTable: own(rowsOf('sequence'), blocksEach, 'i32'),
     blockTokens,
   };
-  writeCache(graph, keys, paging.slots, keyCache);
   let out: ReturnType<typeof own>;
   if (kind === 'latent') {
+    writeLatent(graph, columns(keys, 0, dim), columns(keys, dim, shape.ropeDim), paging.slots, keyCache);
     const layout = { queryHeadDim: queryHeadDim(shape), queryRopeOffset: ropeOffset, softmaxScale };
     const form = { heads, kvLoraRank: dim, ropeDim: shape.ropeDim, ...layout };
     out = latentAttention(graph, queries, moreQueries, keyCache, paging, form);
   } else {
+    writeCache(graph, keys, paging.slots, keyCache);
     const valueCache = cache(shape.kvHeads * dim);
     writeCache(graph, values, paging.slots, valueCache);
     const form = { heads, kvHeads: shape.kvHeads, headDim: dim, softmaxScale };
@@ -198,13 +240,16 @@ const shapes: Shape[] = [
   { kind: 'latent', heads: 4, kvHeads: 1, dim: 24, ropeDim: 8 },
   { kind: 'latent', heads: 17, kvHeads: 1, dim: 16, ropeDim: 6 },
   { kind: 'latent', heads: 5, kvHeads: 1, dim: 80, ropeDim: 16 },
+  { kind: 'latent', heads: 3, kvHeads: 1, dim: 160, ropeDim: 32 },
   { kind: 'grouped', heads: 6, kvHeads: 2, dim: 20, ropeDim: 1 },
   { kind: 'grouped', heads: 4, kvHeads: 2, dim: 32, ropeDim: 1 },
   { kind: 'grouped', heads: 2, kvHeads: 2, dim: 16, ropeDim: 1 },
 ];
 
+const cacheTypes = ({ kind }: Shape): CacheDType[] => ['f32', 'bf16', ...(kind === 'latent' ? (['fp8'] as const) : [])];
+
 describe.each(shapes)('$kind attention of $heads heads of $dim over the paged cache', (shape) => {
-  test.each(['f32', 'bf16'] as const)('is softmax(q · K) V over the %s rows of the sequence', async (type) => {
+  test.each(cacheTypes(shape))('is softmax(q · K) V over the %s rows of the sequence', async (type) => {
     const sequences = [makeSequence(shape, 133, 1), makeSequence(shape, 64, 9), makeSequence(shape, 1, 17)];
     const outputs = await run(shape, type, sequences, whole(sequences), 16);
     outputs.forEach((out, i) => {
@@ -212,10 +257,10 @@ describe.each(shapes)('$kind attention of $heads heads of $dim over the paged ca
     });
   });
 
-  test('fast compute stays within the rounding of bf16', async () => {
+  test.each(cacheTypes(shape))('fast compute over %s rows stays within the rounding of bf16', async (type) => {
     const sequence = makeSequence(shape, 133, 1);
-    const [out] = await run(shape, 'bf16', [sequence], whole([sequence]), 16, 'fast');
-    expect(relativeError(out!, reference(shape, 'bf16', sequence))).toBeLessThan(5e-3);
+    const [out] = await run(shape, type, [sequence], whole([sequence]), 16, 'fast');
+    expect(relativeError(out!, reference(shape, type, sequence))).toBeLessThan(5e-3);
   });
 
   test('splits of a long context are put together', async () => {
@@ -225,25 +270,33 @@ describe.each(shapes)('$kind attention of $heads heads of $dim over the paged ca
     expect(relativeError(out!.subarray(1080 * width), reference(shape, 'f32', sequence, 1080))).toBeLessThan(2e-6);
   });
 
-  test('one by one, in any chunks and any blocks: the same bits', async () => {
-    const sequence = makeSequence(shape, 531, 3);
-    const [expected] = await run(shape, 'bf16', [sequence], whole([sequence]), 16, 'fast');
-    const [single] = await run(shape, 'bf16', [sequence], oneByOne(sequence.length, 60), 64, 'fast');
-    expectSameBits(single!, expected!);
-    const cuts = fc.uniqueArray(fc.integer({ min: 1, max: sequence.length - 1 }), { maxLength: 8 });
-    await fc.assert(
-      fc.asyncProperty(cuts, fc.constantFrom(16, 48, 256), fc.integer({ min: 1, max: 3 }), async (at, block, count) => {
-        const before = threads();
-        setThreads(count);
-        const edges = [0, ...at.sort((a, b) => a - b), sequence.length];
-        const steps = edges.slice(1).map((to, i): Piece[] => [[0, edges[i]!, to]]);
-        const [out] = await run(shape, 'bf16', [sequence], steps, block, 'fast');
-        setThreads(before);
-        expectSameBits(out!, expected!);
-      }),
-      { numRuns: 12 },
-    );
-  });
+  test.each(cacheTypes(shape).slice(1))(
+    '%s rows one by one, in any chunks and any blocks: the same bits',
+    async (type) => {
+      const sequence = makeSequence(shape, 531, 3);
+      const [expected] = await run(shape, type, [sequence], whole([sequence]), 16, 'fast');
+      const [single] = await run(shape, type, [sequence], oneByOne(sequence.length, 60), 64, 'fast');
+      expectSameBits(single!, expected!);
+      const cuts = fc.uniqueArray(fc.integer({ min: 1, max: sequence.length - 1 }), { maxLength: 8 });
+      await fc.assert(
+        fc.asyncProperty(
+          cuts,
+          fc.constantFrom(16, 48, 256),
+          fc.integer({ min: 1, max: 3 }),
+          async (at, block, count) => {
+            const before = threads();
+            setThreads(count);
+            const edges = [0, ...at.sort((a, b) => a - b), sequence.length];
+            const steps = edges.slice(1).map((to, i): Piece[] => [[0, edges[i]!, to]]);
+            const [out] = await run(shape, type, [sequence], steps, block, 'fast');
+            setThreads(before);
+            expectSameBits(out!, expected!);
+          },
+        ),
+        { numRuns: 12 },
+      );
+    },
+  );
 
   test('what else is in the step changes no bit', async () => {
     const sequences = [makeSequence(shape, 90, 21), makeSequence(shape, 530, 22), makeSequence(shape, 40, 23)];
@@ -253,4 +306,32 @@ describe.each(shapes)('$kind attention of $heads heads of $dim over the paged ca
       expectSameBits(together[i]!, alone!);
     }
   });
+});
+
+test.each([
+  [512, 64, 656],
+  [128, 32, 196],
+  [80, 16, 116],
+  [24, 6, 40],
+])('an fp8 row of %i + %i values is the %i bytes of the published layout', async (rank, ropeDim, rowBytes) => {
+  expect(latentCacheCols('fp8', rank, ropeDim)).toBe(rowBytes);
+  const rows = 7;
+  const keys = Float32Array.from(noise(rows * (rank + ropeDim), 11), (x, i) => x * 4 ** ((i % 13) - 9));
+  keys.fill(0, 0, rank); // a latent of zeros
+  const byteLength = rows * rowBytes;
+  const buffer = allocate(byteLength);
+  const cache = resident(rows, rowBytes, 'fp8', { buffer, byteOffset: 0, byteLength });
+  const slots = Array.from({ length: rows }, (_, r) => rows - 1 - r);
+  await runOps(
+    { keys: { cols: rank + ropeDim, values: keys }, slots: { cols: 1, values: slots, dtype: 'i32' } },
+    (graph, given) => {
+      writeLatent(graph, columns(given.keys, 0, rank), columns(given.keys, rank, ropeDim), given.slots, cache);
+      return {};
+    },
+  );
+  for (let r = 0; r < rows; r++) {
+    const stored = new Uint8Array(buffer, (rows - 1 - r) * rowBytes, rowBytes);
+    const { bytes } = flashMlaRow(keys.subarray(r * (rank + ropeDim), (r + 1) * (rank + ropeDim)), rank);
+    expect(Buffer.from(stored).equals(bytes)).toBe(true);
+  }
 });

@@ -67,8 +67,8 @@ test('inspect prints the architecture and the cache beside other attentions', as
   expect(JSON.parse(stdout)).toMatchObject({
     architecture: expect.stringContaining('multi-head latent attention'),
     layers: 4,
-    // (64 + 16) values, against 4 heads of 48 + 32, in 4 layers of two bytes.
-    cacheBytesPerToken: { model: 640, multiHead: 2560 },
+    // (64 + 16) values, against 4 heads of 48 + 32, in 4 layers of two bytes; in FP8 64 codes, a scale and 16 of BF16.
+    cacheBytesPerToken: { model: 640, multiHead: 2560, fp8: 400 },
   });
   expect((await farthing(['inspect', GOLDEN])).stdout).toMatch(/as multi-head +2\.50 KiB, 4\.0 ×/);
 });
@@ -144,6 +144,10 @@ test.each([
   [['run', '--model', GOLDEN, 'hello'], /has no tokenizer\.json: give token ids/],
   [['run', '--temperature', '3', 'hello'], /Expected a number from 0 to 2/],
   [['bench', '--model', GOLDEN, '--prompt', '1000'], /1000 tokens are more than the model's context of 128/],
+  [
+    ['run', '--model', 'test/fixtures/golden/qwen2-tiny', '--cache-dtype', 'fp8', 'hi'],
+    /an FP8 cache holds the latents of MLA; qwen2 keeps/,
+  ],
   [['serve', '--port', '99999'], /Expected a whole number from 0 to 65535/],
   [['brew'], /unknown command 'brew'/],
 ])('%j fails with one message and no stack trace', async (args, message) => {

@@ -2,10 +2,9 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { Compute } from '../../src/backend/graph.ts';
 import { openDiskCache } from '../../src/engine/disk-tier.ts';
 import { Engine, type Request, type SampledToken, type Usage } from '../../src/engine/engine.ts';
-import { type Model, openModel } from '../../src/model/load.ts';
+import { type Model, type OpenOptions, openModel } from '../../src/model/load.ts';
 import { createRunner } from '../../src/model/runner.ts';
 
 const CONTEXT = 128;
@@ -16,12 +15,13 @@ afterAll(async () => {
 });
 let models: Record<string, Model>;
 beforeAll(async () => {
-  const open = (name: string, compute: Compute) => openModel(`test/fixtures/golden/${name}`, { compute });
+  const open = (name: string, options: OpenOptions) => openModel(`test/fixtures/golden/${name}`, options);
   models = {
-    mla: await open('v3-tiny', 'fast'),
-    'mla f32': await open('v3-tiny', 'f32'),
-    gqa: await open('qwen3-tiny', 'fast'),
-    'mla with drafts': await open('v3-tiny-mtp', 'fast'),
+    mla: await open('v3-tiny', {}),
+    'mla fp8': await open('v3-tiny', { cacheDtype: 'fp8' }),
+    'mla f32': await open('v3-tiny', { compute: 'f32' }),
+    gqa: await open('qwen3-tiny', {}),
+    'mla with drafts': await open('v3-tiny-mtp', {}),
   };
 });
 
@@ -71,7 +71,7 @@ async function answer(engine: Engine, wanted: Request): Promise<{ tokens: Sample
   return { tokens, usage: generation.usage };
 }
 
-test.each(['mla', 'mla f32', 'gqa', 'mla with drafts'])(
+test.each(['mla', 'mla fp8', 'mla f32', 'gqa', 'mla with drafts'])(
   '%s: after a restart prompts are found on disk, counted exactly, and answered the same to the bit',
   async (name) => {
     const model = models[name]!;
@@ -115,7 +115,7 @@ test('a block on disk holds what it holds in memory, the MTP module’s layer in
   }
 });
 
-test('what another tenant, model, compute mode or block size computed is not found', async () => {
+test('what another tenant, model, compute mode, cache type or block size computed is not found', async () => {
   const folder = await newFolder();
   const first = await engineOf(models.mla!, folder);
   await answer(first, request(0, 70, 'a'));
@@ -128,6 +128,7 @@ test('what another tenant, model, compute mode or block size computed is not fou
   };
   expect(await hits(models.mla!, 'b')).toBe(0);
   expect(await hits(models['mla f32']!, 'a')).toBe(0);
+  expect(await hits(models['mla fp8']!, 'a')).toBe(0);
   expect(await hits(models.gqa!, 'a')).toBe(0);
   expect(await hits(models.mla!, 'a', 32)).toBe(0);
   expect(await hits(models['mla with drafts']!, 'a')).toBe(0);

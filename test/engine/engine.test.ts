@@ -6,8 +6,10 @@ import { type Model, openModel } from '../../src/model/load.ts';
 import { createRunner } from '../../src/model/runner.ts';
 
 let model: Model;
+let fp8Cached: Model;
 beforeAll(async () => {
   model = await openModel('test/fixtures/golden/v3-tiny', { compute: 'fast' });
+  fp8Cached = await openModel('test/fixtures/golden/v3-tiny', { compute: 'fast', cacheDtype: 'fp8' });
 });
 
 const VOCAB = 384;
@@ -21,9 +23,9 @@ interface Shape {
 }
 const ROOMY: Shape = { stepTokens: 64, sequences: 16, blocks: 128, blockTokens: 16 };
 
-async function engineOf({ stepTokens, sequences, blocks, blockTokens }: Shape): Promise<Engine> {
+async function engineOf({ stepTokens, sequences, blocks, blockTokens }: Shape, of = model): Promise<Engine> {
   const blocksPerSequence = Math.min(blocks, Math.ceil(CONTEXT / blockTokens));
-  const runner = await createRunner(model, {
+  const runner = await createRunner(of, {
     tokens: stepTokens,
     logits: sequences,
     sequences,
@@ -51,32 +53,40 @@ async function collect(engine: Engine, wanted: Request): Promise<SampledToken[]>
   return tokens;
 }
 
-test('the tokens and log-probabilities of a request are the same to the bit in any batch, chunking, block size and under preemption', async () => {
-  const alone = await engineOf(ROOMY);
-  const shapes = fc.record({
-    stepTokens: fc.integer({ min: 4, max: 40 }),
-    sequences: fc.integer({ min: 1, max: 4 }),
-    blocks: fc.integer({ min: 6, max: 30 }),
-    blockTokens: fc.constantFrom(16, 32),
-  });
-  const mixes = fc.array(
-    fc.record({ prompt: fc.integer({ min: 1, max: 60 }), answer: fc.integer({ min: 1, max: 12 }), hot: fc.boolean() }),
-    { minLength: 1, maxLength: 8 },
-  );
-  await fc.assert(
-    fc.asyncProperty(shapes, mixes, async (shape, mix) => {
-      const requests = mix.map(({ prompt, answer, hot }, i) => request(i, prompt, answer, hot ? 1 : 0));
-      const expected: SampledToken[][] = [];
-      for (const one of requests) expected.push(await collect(alone, one));
-      const engine = await engineOf(shape);
-      const together = await Promise.all(requests.map((one) => collect(engine, one)));
-      expect(together).toEqual(expected);
-      const { running, waiting, blocks } = engine.status();
-      expect({ running, waiting, used: blocks.total - blocks.free }).toEqual({ running: 0, waiting: 0, used: 0 });
-    }),
-    { numRuns: 15 },
-  );
-});
+test.each(['bf16', 'fp8'])(
+  'the tokens and log-probabilities of a request are the same to the bit in any batch, chunking, block size and under preemption, with a cache of %s',
+  async (dtype) => {
+    const of = dtype === 'fp8' ? fp8Cached : model;
+    const alone = await engineOf(ROOMY, of);
+    const shapes = fc.record({
+      stepTokens: fc.integer({ min: 4, max: 40 }),
+      sequences: fc.integer({ min: 1, max: 4 }),
+      blocks: fc.integer({ min: 6, max: 30 }),
+      blockTokens: fc.constantFrom(16, 32),
+    });
+    const mixes = fc.array(
+      fc.record({
+        prompt: fc.integer({ min: 1, max: 60 }),
+        answer: fc.integer({ min: 1, max: 12 }),
+        hot: fc.boolean(),
+      }),
+      { minLength: 1, maxLength: 8 },
+    );
+    await fc.assert(
+      fc.asyncProperty(shapes, mixes, async (shape, mix) => {
+        const requests = mix.map(({ prompt, answer, hot }, i) => request(i, prompt, answer, hot ? 1 : 0));
+        const expected: SampledToken[][] = [];
+        for (const one of requests) expected.push(await collect(alone, one));
+        const engine = await engineOf(shape, of);
+        const together = await Promise.all(requests.map((one) => collect(engine, one)));
+        expect(together).toEqual(expected);
+        const { running, waiting, blocks } = engine.status();
+        expect({ running, waiting, used: blocks.total - blocks.free }).toEqual({ running: 0, waiting: 0, used: 0 });
+      }),
+      { numRuns: 10 },
+    );
+  },
+);
 
 test('preemption happens, and the interrupted request still gets its own tokens', async () => {
   const alone = await engineOf(ROOMY);

@@ -14,6 +14,8 @@ test("DeepSeek-V3's counts are the published ones", () => {
   expect(report.mtpParameters / 1e9 - 0.103).toBeCloseTo(11.5, 1);
   // 70.272 KB a token in BF16 (arXiv:2505.09343, table 1).
   expect(report.cacheBytesPerToken.model).toBe(70_272);
+  // 656 bytes a layer (FlashMLA, flash_mla_interface.py).
+  expect(report.cacheBytesPerToken.fp8).toBe(656 * 61);
 });
 
 test('a grouped-query model is compared with its own heads ungrouped', () => {

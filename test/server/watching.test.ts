@@ -73,6 +73,8 @@ test('the engine tells what it does as events; every token of every layer went t
     model: 'farthing-tiny',
     running: 0,
     waiting: 0,
+    // 80 + 16 values of two bytes in eight layers and the one that drafts
+    cache: { dtype: 'bf16', bytesPerToken: 1728, blockTokens: 64 },
     drafts: { drafted: expect.any(Number) },
   });
   const layers = Object.values(event.expertLoads as Record<string, number[]>);

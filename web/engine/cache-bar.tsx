@@ -1,7 +1,7 @@
 /** The blocks of the cache by state, as parts of one bar. */
 import type { EngineEvent } from './engine-events.ts';
 
-export function CacheBar({ blocks: { total, free, cached } }: { blocks: EngineEvent['blocks'] }) {
+export function CacheBar({ blocks: { total, free, cached }, cache }: Pick<EngineEvent, 'blocks' | 'cache'>) {
   const parts = [
     { name: 'in use', blocks: total - free, kind: 'used' },
     { name: 'kept for later prompts', blocks: cached, kind: 'cached' },
@@ -11,7 +11,10 @@ export function CacheBar({ blocks: { total, free, cached } }: { blocks: EngineEv
     <section aria-labelledby="cache-title">
       <header class="section-head">
         <h2 id="cache-title">Cache</h2>
-        <p class="panel-note">{total.toLocaleString('en')} blocks</p>
+        <p class="panel-note">
+          {total.toLocaleString('en')} blocks of {cache.blockTokens} tokens, {cache.bytesPerToken.toLocaleString('en')}{' '}
+          bytes a token ({cache.dtype})
+        </p>
       </header>
       <div class="cache-bar" aria-hidden="true">
         {parts.map(({ kind, blocks }) => (

@@ -12,6 +12,7 @@ const eventSchema = z.object({
   running: count,
   waiting: count,
   blocks: z.object({ total: count, free: count, cached: count }),
+  cache: z.object({ dtype: z.string(), bytesPerToken: count, blockTokens: count }),
   counts: z.object({
     steps: count,
     promptTokens: count,

@@ -21,7 +21,7 @@ export function EnginePage() {
           <>
             <Figures now={last} before={events.value.at(-5) ?? events.value[0]!} />
             <TimeCurves />
-            <CacheBar blocks={last.blocks} />
+            <CacheBar {...last} />
             <ExpertHeat />
           </>
         )}
