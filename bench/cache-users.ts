@@ -85,7 +85,10 @@ for (const [kind, config] of Object.entries(kinds)) {
 async function usersAtOnce(folder: string) {
   const model = await loadModel(folder, { sequences: REQUESTS, cacheBytes });
   const { parameters, cacheBytesPerToken } = modelReport(model.config);
-  const { blocks, blockTokens } = runnerLimits(model.config, model.engine.status().cache.dtype, { sequences: REQUESTS, cacheBytes });
+  const { blocks, blockTokens } = runnerLimits(model.config, model.engine.status().cache.dtype, {
+    sequences: REQUESTS,
+    cacheBytes,
+  });
   const sampling = { temperature: 0, topP: 1, topK: 0, seed: 0 };
   const requests = Array.from({ length: REQUESTS }, (_, user) => {
     const prompt = Array.from(
