@@ -7,14 +7,24 @@ export interface Load {
   readonly apiKey: string | null;
   readonly model: string;
   readonly requests: number;
-  /** Words of a prompt, and how many of them at its beginning all prompts share. */
-  readonly promptWords: number;
-  readonly sharedWords: number;
-  readonly maxTokens: number;
-  /** So many clients, each asking again when it is answered; or so many requests a second, at random moments. */
-  readonly pace: { readonly clients: number } | { readonly perSecond: number };
+  /** What request number `index` asks. */
+  readonly ask: (index: number) => Ask;
+  /**
+   * So many clients, each asking again when it is answered; or so many requests a second, at random moments; or each
+   * request at its own moment, in seconds from the start, in rising order.
+   */
+  readonly pace:
+    | { readonly clients: number }
+    | { readonly perSecond: number }
+    | { readonly moments: readonly number[] };
   /** What counts as good: the first token, and each further one on average, within so many milliseconds. */
   readonly target: { readonly ttftMs: number; readonly tpotMs: number };
+}
+
+interface Ask {
+  /** Text or token ids. */
+  readonly prompt: string | readonly number[];
+  readonly maxTokens: number;
 }
 
 export interface Percentiles {
@@ -31,7 +41,9 @@ export interface LoadReport {
   readonly goodput: number;
   readonly ttftMs: Percentiles;
   readonly tpotMs: Percentiles;
-  /** Share of prompt tokens that the server found in its cache. */
+  readonly promptTokens: number;
+  /** Of them, those that the server found in its cache, and their share. */
+  readonly cachedTokens: number;
   readonly cacheHits: number;
 }
 
@@ -58,10 +70,12 @@ export async function driveLoad(load: Load): Promise<LoadReport> {
     }
   };
   const start = performance.now();
-  await ('clients' in load.pace ? closedLoop(load, load.pace.clients, one) : openLoop(load, load.pace.perSecond, one));
+  if ('clients' in load.pace) await closedLoop(load, load.pace.clients, one);
+  else await openLoop('moments' in load.pace ? load.pace.moments : randomMoments(load, load.pace.perSecond), one);
   const seconds = (performance.now() - start) / 1000;
   const sum = (value: (answer: Answer) => number) => answers.reduce((total, answer) => total + value(answer), 0);
   const promptTokens = sum((answer) => answer.promptTokens);
+  const cachedTokens = sum((answer) => answer.cachedTokens);
   const { ttftMs, tpotMs } = load.target;
   return {
     requests: { answered: answers.length, refused, failed },
@@ -70,7 +84,9 @@ export async function driveLoad(load: Load): Promise<LoadReport> {
     goodput: answers.filter((answer) => answer.ttftMs <= ttftMs && answer.tpotMs <= tpotMs).length / seconds,
     ttftMs: percentiles(answers.map((answer) => answer.ttftMs)),
     tpotMs: percentiles(answers.filter((answer) => answer.outputTokens > 1).map((answer) => answer.tpotMs)),
-    cacheHits: promptTokens === 0 ? 0 : sum((answer) => answer.cachedTokens) / promptTokens,
+    promptTokens,
+    cachedTokens,
+    cacheHits: promptTokens === 0 ? 0 : cachedTokens / promptTokens,
   };
 }
 
@@ -82,26 +98,39 @@ async function closedLoop({ requests }: Load, clients: number, one: (index: numb
   await Promise.all(Array.from({ length: clients }, client));
 }
 
-/** Poisson arrivals: the pauses between requests are exponentially distributed. */
-async function openLoop({ requests }: Load, perSecond: number, one: (index: number) => Promise<void>): Promise<void> {
+/** Sends each request at its moment, whatever became of those before it. */
+async function openLoop(moments: readonly number[], one: (index: number) => Promise<void>): Promise<void> {
+  const start = performance.now();
   const pending: Promise<void>[] = [];
-  for (let index = 0; index < requests; index++) {
+  for (const [index, seconds] of moments.entries()) {
+    const wait = start + seconds * 1000 - performance.now();
+    if (wait > 0) await pause(wait);
     pending.push(one(index));
-    await pause((-Math.log(1 - Math.random()) / perSecond) * 1000);
   }
   await Promise.all(pending);
 }
 
+/** Poisson arrivals: the pauses between requests are exponentially distributed. */
+function randomMoments({ requests }: Load, perSecond: number): number[] {
+  let seconds = 0;
+  return Array.from({ length: requests }, () => {
+    const moment = seconds;
+    seconds -= Math.log(1 - Math.random()) / perSecond;
+    return moment;
+  });
+}
+
 /** @returns null when the server asks to come back later */
 async function ask(load: Load, index: number): Promise<Answer | null> {
+  const { prompt, maxTokens } = load.ask(index);
   const start = performance.now();
   const response = await fetch(`${load.baseUrl}/completions`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json', ...(load.apiKey && { Authorization: `Bearer ${load.apiKey}` }) },
     body: JSON.stringify({
       model: load.model,
-      prompt: promptText(load, index),
-      max_tokens: load.maxTokens,
+      prompt,
+      max_tokens: maxTokens,
       temperature: 1,
       seed: index,
       stream: true,
@@ -149,10 +178,10 @@ function usageIn(event: string): Usage | null {
 
 const WORDS = ['the', 'fox', 'and', 'crow', 'went', 'home', 'to', 'a', 'big', 'tree', 'with', 'red', 'cake', 'said'];
 
-/** The same for the same index; its first `sharedWords` words are those of every other. */
-function promptText({ promptWords, sharedWords }: Load, index: number): string {
-  return Array.from({ length: promptWords }, (_, i) => {
-    const key = i < sharedWords ? i : i * 31 + index * 7919 + 1;
+/** Words, the same for the same index; the first `shared` of them are those of every other. */
+export function wordPrompt({ words, shared }: { words: number; shared: number }, index: number): string {
+  return Array.from({ length: words }, (_, i) => {
+    const key = i < shared ? i : i * 31 + index * 7919 + 1;
     return WORDS[(Math.imul(key, 2654435761) >>> 16) % WORDS.length];
   }).join(' ');
 }
