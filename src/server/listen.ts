@@ -19,6 +19,7 @@ export interface Listening {
  */
 export async function listen(app: Hono, host: string, port: number): Promise<Listening> {
   const server = createAdaptorServer({ fetch: app.fetch }) as Server;
+  server.keepAliveTimeout = KEEP_ALIVE_MS;
   turnAwayWhatIsNotHttp(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
@@ -39,6 +40,12 @@ export async function listen(app: Hono, host: string, port: number): Promise<Lis
     },
   };
 }
+
+/**
+ * How long an idle connection is kept. Node's own 5 s are so short that a busy client sends a request just as it is closed
+ * and finds it reset; clients and proxies let go of theirs after a minute at most.
+ */
+const KEEP_ALIVE_MS = 75_000;
 
 /** How long a client that was turned away may take to read why. */
 const LINGER_MS = 2000;

@@ -43,7 +43,7 @@ async function makeQuestion(model: LanguageModel, index: number, roll: ReturnTyp
     topP: [0.9, 1][roll(2)]!,
     topK: [0, 20][roll(2)]!,
     seed: roll(1e6),
-    maxTokens: 1 + roll(roll(5) === 0 ? 160 : 48),
+    maxTokens: 1 + roll(roll(5) === 0 ? 320 : 48),
     stop: roll(4) === 0 ? [' the', '.\n'] : [],
   };
   const withLogprobs = roll(2) === 0;

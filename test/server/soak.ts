@@ -93,7 +93,7 @@ class Request {
     this.#counts.cachedTokens += got.cachedTokens;
     if (this.#ids.has(got.id)) throw new Error(`the id ${got.id} was given twice`);
     this.#ids.add(got.id);
-    this.#compare(question, got);
+    checkAnswer(question, got, this.#soak.questions);
     return 'answered';
   }
 
@@ -140,15 +140,6 @@ class Request {
     }
     if (!done) throw new Error('the stream ended before its end');
     return { ...got, logprobs, cachedTokens };
-  }
-
-  #compare(question: Question, { text, finish, promptTokens, completionTokens, logprobs }: Got): void {
-    const wanted = question.answer;
-    const got: Answer = { text, finish, promptTokens, completionTokens, logprobs: wanted.logprobs && logprobs };
-    if (JSON.stringify(got) === JSON.stringify(wanted)) return;
-    const others = this.#soak.questions.filter(({ answer }) => answer.text === text && text.length > 20);
-    const problem = others.length > 0 ? 'the answer to another request' : 'an answer unlike the one to it alone';
-    throw new Error(`${problem}: ${JSON.stringify(got)} instead of ${JSON.stringify(wanted)}`);
   }
 
   /** Goes in the middle of an answer, or before it has come. */
@@ -255,7 +246,18 @@ interface Choice {
   } | null;
 }
 
-async function readWhole(response: Response): Promise<Got> {
+/** @throws Error when it is not what the question is answered alone */
+export function checkAnswer(question: Question, got: Got, questions: readonly Question[]): void {
+  const { text, finish, promptTokens, completionTokens, logprobs } = got;
+  const wanted = question.answer;
+  const told: Answer = { text, finish, promptTokens, completionTokens, logprobs: wanted.logprobs && logprobs };
+  if (JSON.stringify(told) === JSON.stringify(wanted)) return;
+  const others = questions.filter(({ answer }) => answer.text === text && text.length > 20);
+  const problem = others.length > 0 ? 'the answer to another request' : 'an answer unlike the one to it alone';
+  throw new Error(`${problem}: ${JSON.stringify(told)} instead of ${JSON.stringify(wanted)}`);
+}
+
+export async function readWhole(response: Response): Promise<Got> {
   const { id, choices, usage } = (await response.json()) as Reply;
   const choice = choices[0]!;
   return {
