@@ -1,12 +1,22 @@
+import { readFileSync } from 'node:fs';
 import preact from '@preact/preset-vite';
-import { defineConfig } from 'vite';
+import { defineConfig, type Plugin } from 'vite';
+
+/** What the heads of all pages have in common. */
+const sharedHead: Plugin = {
+  name: 'shared-head',
+  transformIndexHtml: {
+    order: 'pre',
+    handler: (html) => html.replace('<!-- style/head.html -->', readFileSync('web/style/head.html', 'utf8').trim()),
+  },
+};
 
 /** The browser pages: sources in web/, built into dist/web/, served by the HTTP server. One entry a page. */
 export default defineConfig({
   root: 'web',
   // Pages find each other and their assets wherever the folder is put, under a server or as plain files of a site.
   base: './',
-  plugins: [preact()],
+  plugins: [sharedHead, preact()],
   build: { outDir: '../dist/web', emptyOutDir: true },
   builder: {},
   // The cost explorer is bundled for itself: what it needs of zod would otherwise weigh on the chat page.

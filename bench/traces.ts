@@ -1,7 +1,7 @@
 /**
  * Published traces replayed against a server of this package in a process of its own, faster and with shorter texts than
  * they were recorded: hits of the prefix cache beside those of an endless one, tokens saved, latencies.
- * `npx tsx bench/traces.ts` (about 4 minutes) or `--quick`; `--requests`, `--speed`, `--length`, `--cache 512MiB`,
+ * `npx tsx bench/traces.ts` (about 4 minutes) or `--quick`; `--requests`, `--speed`, `--length`, `--cache 2GiB`,
  * `--trace FILE` for one of your own (Mooncake or Azure). The model has random weights of the small shape with the built-in
  * model's tokenizer; its context holds the longest scaled prompt. Writes bench/results/traces.json.
  */
@@ -27,7 +27,7 @@ const { values: options } = parseArgs({
     // 512 tokens, Mooncake's block, become the 64 of a cache block
     length: { type: 'string', default: '0.125' },
     speed: { type: 'string' },
-    cache: { type: 'string', default: '512MiB' },
+    cache: { type: 'string', default: '2GiB' },
   },
 });
 /** Speeds at which the server keeps up on two cores. */
@@ -48,7 +48,7 @@ const rows: object[] = [];
 const percent = (share: number | null) => (share === null ? 'none' : `${(100 * share).toFixed(1)} %`);
 const ms = ({ p50, p90, p99 }: Percentiles) => [p50, p90, p99].map((each) => each.toFixed(0)).join(' / ');
 console.log(
-  'trace                        requests  hits      endless   tokens saved  TTFT 50/90/99 ms       TPOT 50/90/99 ms',
+  'trace                        requests  hits      endless   tokens saved  TTFT 50/90/99 ms         TPOT 50/90/99 ms',
 );
 for (const { file, speed: usual } of traces) {
   const speed = Number(options.speed ?? usual);
@@ -58,7 +58,7 @@ for (const { file, speed: usual } of traces) {
   console.log(
     `${`${name}, ${speed}× as fast`.padEnd(29)}${String(answered).padEnd(10)}${percent(report.cacheHits).padEnd(10)}` +
       `${percent(report.idealCacheHits).padEnd(10)}${`${report.cachedTokens} of ${report.promptTokens}`.padEnd(22)}` +
-      `${ms(report.ttftMs).padEnd(23)}${ms(report.tpotMs)}`,
+      `${ms(report.ttftMs).padEnd(25)}${ms(report.tpotMs)}`,
   );
   if (refused + failed > 0) console.log(`  ${refused} requests were refused, ${failed} failed`);
   rows.push({ trace: name, speed, ...report });

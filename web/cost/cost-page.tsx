@@ -23,7 +23,7 @@ export function CostPage() {
       <Masthead page="cost/" />
       <main>
         <header class="opening-line">
-          <h1>What a token costs, and why</h1>
+          <h1 class="page-title">What a token costs, and why</h1>
           <p>
             Choose a model, a machine and a workload. Every number is worked out here, from the architecture and the
             data sheet; every figure opens its formula.

@@ -2,7 +2,7 @@
 import { FailureNote } from '../chat/failure-note.tsx';
 import { Masthead } from '../style/masthead.tsx';
 import { CacheBar } from './cache-bar.tsx';
-import { askAgain, type EngineEvent, events, failure } from './engine-events.ts';
+import { type EngineEvent, events, stream } from './engine-events.ts';
 import { ExpertHeat } from './expert-heat.tsx';
 import { TimeCurves } from './time-curves.tsx';
 
@@ -11,12 +11,12 @@ export function EnginePage() {
   return (
     <div class="engine-page">
       <Masthead page="engine/" />
-      <main class="engine-main">
+      <main class="page-column engine-main">
         <header class="section-head">
-          <h1>Engine</h1>
+          <h1 class="page-title">Engine</h1>
           {last && <p class="panel-note">{last.model}</p>}
         </header>
-        {failure.value && <FailureNote failure={failure.value} again={askAgain} />}
+        {stream.failure.value && <FailureNote failure={stream.failure.value} again={stream.askAgain} />}
         {last && (
           <>
             <Figures now={last} before={events.value.at(-5) ?? events.value[0]!} />

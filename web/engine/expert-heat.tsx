@@ -1,13 +1,12 @@
 /** The load of every expert: one row a layer, one column an expert, over the last half minute that had work. */
 import { signal } from '@preact/signals';
-import { Chart, type ChartOption, type ColourOf, plainOption } from '../train/chart.tsx';
+import { Chart } from '../train/chart.tsx';
+import { type LoadHeat, loadHeat } from '../train/load-heat.ts';
 import { events } from './engine-events.ts';
 
 const SPANS = { recent: 'Last 30 s', all: 'Since the start' } as const;
 const span = signal<keyof typeof SPANS>('recent');
 const RECENT = 60;
-/** Three times and a third of the mean are the ends of the scale, in powers of two. */
-const REACH = Math.log2(3);
 
 export function ExpertHeat() {
   const layers = loads();
@@ -39,7 +38,11 @@ export function ExpertHeat() {
             each row a layer, each column an expert; green under, bronze over its even share
           </span>
         </figcaption>
-        <Chart label={described(layers)} height={layers.length * 26 + 40} option={(colour) => heat(layers, colour)} />
+        <Chart
+          label={described(layers)}
+          height={layers.length * 26 + 40}
+          option={(colour) => loadHeat(colour, heatOf(layers))}
+        />
       </figure>
     </section>
   );
@@ -62,47 +65,19 @@ function loads(): LayerLoads[] {
   });
 }
 
-function heat(layers: readonly LayerLoads[], colour: ColourOf): ChartOption {
-  const plain = plainOption(colour);
-  const axis = {
-    type: 'category' as const,
-    axisLabel: { color: colour('--ink-faint'), fontSize: 11 },
-    axisTick: { show: false },
-    axisLine: { show: false },
-  };
-  const inPowers = (load: number) => Math.max(-REACH, Math.min(REACH, Math.log2(Math.max(load, 0.01))));
+function heatOf(layers: readonly LayerLoads[]): LoadHeat {
   return {
-    ...plain,
     grid: { left: 56, right: 14, top: 6, bottom: 26 },
-    xAxis: { ...axis, data: layers[0]!.loads.map((_, expert) => String(expert)) },
-    yAxis: { ...axis, inverse: true, data: layers.map(({ layer }) => `layer ${layer}`) },
-    visualMap: {
-      type: 'continuous',
-      show: false,
-      min: -REACH,
-      max: REACH,
-      dimension: 2,
-      inRange: { color: ['--load-least', '--load-less', '--load-mean', '--load-more', '--load-most'].map(colour) },
+    columns: layers[0]!.loads.map((_, expert) => String(expert)),
+    rows: layers.map(({ layer }) => `layer ${layer}`),
+    cells: layers.flatMap(({ loads }, row) =>
+      loads.flatMap((load, expert) => (load === null ? [] : [[expert, row, load] as const])),
+    ),
+    tiles: true,
+    tell: (expert, row) => {
+      const { layer, loads } = layers[row]!;
+      return `layer ${layer}, expert ${expert}: <b>${loads[expert]!.toFixed(2)}</b> of an even share`;
     },
-    tooltip: {
-      ...plain.tooltip,
-      trigger: 'item',
-      formatter: (params) => {
-        const [expert, row] = (params as unknown as { value: [number, number] }).value;
-        const { layer, loads } = layers[row]!;
-        return `layer ${layer}, expert ${expert}: <b>${loads[expert]!.toFixed(2)}</b> of an even share`;
-      },
-    },
-    series: [
-      {
-        type: 'heatmap',
-        emphasis: { disabled: true },
-        itemStyle: { borderColor: colour('--surface'), borderWidth: 2, borderRadius: 3 },
-        data: layers.flatMap(({ loads }, row) =>
-          loads.flatMap((load, expert) => (load === null ? [] : [[expert, row, inPowers(load)]])),
-        ),
-      },
-    ],
   };
 }
 

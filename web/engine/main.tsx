@@ -1,7 +1,7 @@
 /** The live page of the engine. */
 import { render } from 'preact';
-import { followEngine } from './engine-events.ts';
+import { stream } from './engine-events.ts';
 import { EnginePage } from './engine-page.tsx';
 
-followEngine();
+stream.follow();
 render(<EnginePage />, document.querySelector('#page')!);

@@ -1,12 +1,11 @@
 /** The load of every expert over time: one band a layer, one row an expert, under its share green, above it bronze. */
-import { Chart, type ChartOption, type ColourOf, plainOption } from './chart.tsx';
+import { Chart } from './chart.tsx';
 import { whole } from './figures.ts';
+import { type LoadHeat, loadHeat } from './load-heat.ts';
 import type { Step } from './run-data.ts';
 import { type ShownRun, shownRuns } from './runs.ts';
 
 const MOST_COLUMNS = 160;
-/** Three times and a third of the mean are the ends of the scale, in powers of two. */
-const SPAN = Math.log2(3);
 
 export function ExpertLoads() {
   const maps = shownRuns.value.map((run) => ({ run, map: loadMap(run.steps) })).filter(({ map }) => map !== null);
@@ -27,7 +26,11 @@ export function ExpertLoads() {
             <span class="panel-title">{run.name}</span>{' '}
             <span class="panel-note">each row an expert, each band a layer, over steps</span>
           </figcaption>
-          <Chart label={described(run, map!)} height={heightOf(map!)} option={(colour) => heat(map!, colour)} />
+          <Chart
+            label={described(run, map!)}
+            height={heightOf(map!)}
+            option={(colour) => loadHeat(colour, heatOf(map!))}
+          />
         </figure>
       ))}
     </section>
@@ -66,68 +69,26 @@ function loadMap(steps: readonly Step[]): LoadMap | null {
 
 const heightOf = ({ rows }: LoadMap) => Math.min(560, Math.max(160, rows.length * 5)) + 30;
 
-function heat({ from, rows, loads }: LoadMap, colour: ColourOf): ChartOption {
-  const plain = plainOption(colour);
-  const tick = { color: colour('--ink-faint'), fontSize: 11 };
+function heatOf({ from, rows, loads }: LoadMap): LoadHeat {
   const layers = [...new Set(rows.flatMap((row) => row?.layer ?? []))];
-  const middle = new Map(
-    layers.map((layer) => {
-      const its = rows.flatMap((row, i) => (row?.layer === layer ? [i] : []));
-      return [its[Math.floor(its.length / 2)]!, `layer ${layer}`];
-    }),
-  );
-  const inPowers = (percent: number) => Math.max(-SPAN, Math.min(SPAN, Math.log2(Math.max(percent, 1) / 100)));
+  const middleOf = (layer: string) => {
+    const its = rows.flatMap((row, i) => (row?.layer === layer ? [i] : []));
+    return its[Math.floor(its.length / 2)]!;
+  };
   return {
-    ...plain,
     grid: { left: 56, right: 18, top: 10, bottom: 24 },
-    xAxis: {
-      type: 'category',
-      data: from.map(whole),
-      axisLabel: { ...tick, hideOverlap: true },
-      axisTick: { show: false },
-      axisLine: { show: false },
+    columns: from.map(whole),
+    rows: rows.map((_, i) => String(i)),
+    rowNames: new Map(layers.map((layer) => [middleOf(layer), `layer ${layer}`])),
+    cells: loads.flatMap((column, x) =>
+      column.flatMap((percent, y) => (percent === null ? [] : [[x, y, percent / 100] as const])),
+    ),
+    tell: (x, y) => {
+      const row = rows[y];
+      return row
+        ? `layer ${row.layer}, expert ${row.expert}<br>from step ${from[x]}: <b>${(loads[x]![y]! / 100).toFixed(2)}</b> of the mean`
+        : '';
     },
-    yAxis: {
-      type: 'category',
-      inverse: true,
-      data: rows.map((_, i) => String(i)),
-      axisLabel: {
-        ...tick,
-        interval: (i: number) => middle.has(i),
-        formatter: (text: string) => middle.get(Number(text)) ?? '',
-      },
-      axisTick: { show: false },
-      axisLine: { show: false },
-    },
-    visualMap: {
-      type: 'continuous',
-      show: false,
-      min: -SPAN,
-      max: SPAN,
-      dimension: 2,
-      inRange: { color: ['--load-least', '--load-less', '--load-mean', '--load-more', '--load-most'].map(colour) },
-    },
-    tooltip: {
-      ...plain.tooltip,
-      trigger: 'item',
-      formatter: (params) => {
-        const [x, y] = (params as unknown as { value: [number, number] }).value;
-        const row = rows[y]!;
-        return row
-          ? `layer ${row.layer}, expert ${row.expert}<br>from step ${from[x]}: <b>${(loads[x]![y]! / 100).toFixed(2)}</b> of the mean`
-          : '';
-      },
-    },
-    series: [
-      {
-        type: 'heatmap',
-        progressiveThreshold: Number.POSITIVE_INFINITY,
-        emphasis: { disabled: true },
-        data: loads.flatMap((column, x) =>
-          column.flatMap((percent, y) => (percent === null ? [] : [[x, y, inPowers(percent)]])),
-        ),
-      },
-    ],
   };
 }
 

@@ -1,7 +1,7 @@
 /** The training page. */
 import { render } from 'preact';
-import { followShownRuns } from './runs.ts';
+import { stream } from './runs.ts';
 import { TrainPage } from './train-page.tsx';
 
-followShownRuns();
+stream.follow();
 render(<TrainPage />, document.querySelector('#page')!);

@@ -4,16 +4,16 @@ import { Masthead } from '../style/masthead.tsx';
 import { Curves } from './curves.tsx';
 import { ExpertLoads } from './expert-loads.tsx';
 import { RunTable } from './run-table.tsx';
-import { askAgain, failure, runs } from './runs.ts';
+import { runs, stream } from './runs.ts';
 import { SampleTexts } from './sample-texts.tsx';
 
 export function TrainPage() {
   return (
     <div class="train-page">
       <Masthead page="train/" />
-      <main class="train-main">
-        <h1>Training</h1>
-        {failure.value && <FailureNote failure={failure.value} again={askAgain} />}
+      <main class="page-column train-main">
+        <h1 class="page-title">Training</h1>
+        {stream.failure.value && <FailureNote failure={stream.failure.value} again={stream.askAgain} />}
         {runs.value !== null && (runs.value.length > 0 ? <Shown /> : <NoRuns />)}
       </main>
     </div>
