@@ -6,8 +6,8 @@ const EVERY_MS = 500;
 
 export async function* engineEvents(engine: Engine, model: string, gone: AbortSignal): AsyncGenerator<object> {
   while (!gone.aborted) {
-    const { running, waiting, blocks, cache, counts, expertLoads } = engine.status();
-    const { steps, promptTokens, cachedPromptTokens, generatedTokens, preemptions, drafts, finished } = counts;
+    const { running, waiting, blocks, cache, disk, counts, expertLoads } = engine.status();
+    const { drafts, ...counted } = counts;
     yield {
       model,
       seconds: performance.now() / 1000,
@@ -15,7 +15,8 @@ export async function* engineEvents(engine: Engine, model: string, gone: AbortSi
       waiting,
       blocks,
       cache,
-      counts: { steps, promptTokens, cachedPromptTokens, generatedTokens, preemptions, finished },
+      disk: disk && { bytes: disk.bytes, ...disk.counts },
+      counts: counted,
       drafts: { drafted: drafts.drafted, accepted: drafts.accepted },
       expertLoads,
     };

@@ -1,7 +1,11 @@
 /** The blocks of the cache by state, as parts of one bar. */
 import type { EngineEvent } from './engine-events.ts';
 
-export function CacheBar({ blocks: { total, free, cached }, cache }: Pick<EngineEvent, 'blocks' | 'cache'>) {
+export function CacheBar({
+  blocks: { total, free, cached },
+  cache,
+  disk,
+}: Pick<EngineEvent, 'blocks' | 'cache' | 'disk'>) {
   const parts = [
     { name: 'in use', blocks: total - free, kind: 'used' },
     { name: 'kept for later prompts', blocks: cached, kind: 'cached' },
@@ -28,7 +32,17 @@ export function CacheBar({ blocks: { total, free, cached }, cache }: Pick<Engine
             {blocks.toLocaleString('en')} {name}
           </li>
         ))}
+        {disk && <li>{onDisk(disk)}</li>}
       </ul>
     </section>
+  );
+}
+
+function onDisk({ bytes, read, written, damaged }: NonNullable<EngineEvent['disk']>): string {
+  const size = (bytes / 2 ** 20).toLocaleString('en', { maximumFractionDigits: 1 });
+  const blocks = (count: number) => count.toLocaleString('en');
+  return (
+    `On disk: ${size} MiB; ${blocks(read)} blocks read, ${blocks(written)} written` +
+    (damaged > 0 ? `, ${blocks(damaged)} damaged and not used` : '')
   );
 }

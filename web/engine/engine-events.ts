@@ -11,10 +11,14 @@ const eventSchema = z.object({
   waiting: count,
   blocks: z.object({ total: count, free: count, cached: count }),
   cache: z.object({ dtype: z.string(), bytesPerToken: count, blockTokens: count }),
+  /** Bytes of the disk cache, and blocks by what became of them; null where there is none. */
+  disk: z.nullable(z.object({ bytes: count, read: count, written: count, damaged: count })),
   counts: z.object({
     steps: count,
     promptTokens: count,
     cachedPromptTokens: count,
+    /** Of them, those that were read from disk. */
+    fetchedPromptTokens: count,
     generatedTokens: count,
     preemptions: count,
     finished: z.object({ stop: count, length: count, cancelled: count }),

@@ -40,7 +40,11 @@ function Figures({ now, before }: { now: EngineEvent; before: EngineEvent }) {
   const figures: [string, string, string][] = [
     ['running', String(now.running), `${now.waiting} waiting`],
     ['tokens/s', seconds > 0 ? Math.round(written / seconds).toLocaleString('en') : '–', 'written, all requests'],
-    ['prefix hits', share(counts.cachedPromptTokens, counts.promptTokens), 'of prompt tokens'],
+    [
+      'prefix hits',
+      share(counts.cachedPromptTokens, counts.promptTokens),
+      now.disk ? `${share(counts.fetchedPromptTokens, counts.promptTokens)} from disk` : 'of prompt tokens',
+    ],
     ['drafts kept', share(drafts.accepted, drafts.drafted), `of ${drafts.drafted.toLocaleString('en')} drafted`],
     ['answered', done.toLocaleString('en'), `${counts.finished.cancelled} left, ${counts.preemptions} set back`],
   ];

@@ -38,7 +38,7 @@ const PANELS: { title: string; note: string; percent: boolean; curves: Curve[] }
   },
   {
     title: 'Prefix hits',
-    note: '% of prompt tokens admitted',
+    note: '% of prompt tokens · bronze: from disk',
     percent: true,
     curves: [
       {
@@ -46,6 +46,12 @@ const PANELS: { title: string; note: string; percent: boolean; curves: Curve[] }
         colour: '--patina',
         of: ({ counts }, { counts: before }) =>
           share(counts.cachedPromptTokens - before.cachedPromptTokens, counts.promptTokens - before.promptTokens),
+      },
+      {
+        name: 'from disk',
+        colour: '--bronze',
+        of: ({ counts }, { counts: before }) =>
+          share(counts.fetchedPromptTokens - before.fetchedPromptTokens, counts.promptTokens - before.promptTokens),
       },
     ],
   },
@@ -99,7 +105,7 @@ function lines({ curves, percent }: (typeof PANELS)[0], colour: ColourOf): Chart
     yAxis: {
       type: 'value',
       min: 0,
-      ...(percent ? { max: 100 } : { minInterval: 1 }),
+      ...(percent ? { max: 100, interval: 25 } : { minInterval: 1 }),
       splitNumber: 3,
       axisLabel: tick,
       splitLine: { lineStyle: { color: colour('--rule') } },
