@@ -35,6 +35,22 @@ export interface Deployment {
   readonly mtpAcceptance: number | null;
 }
 
+/** As the published systems serve: whole experts on all devices, 32 of them twice, two microbatches, FP8. */
+export function widelySpread(machine: Machine, devices: number): Deployment {
+  return {
+    machine,
+    devices,
+    tensorParallel: 1,
+    expertParallel: true,
+    redundantExperts: 32,
+    overlap: true,
+    precision: 'fp8',
+    cache: 'bf16',
+    imbalance: 1,
+    mtpAcceptance: null,
+  };
+}
+
 /** Share of a device's memory that weights and cache may fill; the rest is activations and the runtime's own. */
 export const USABLE_MEMORY = 0.9;
 

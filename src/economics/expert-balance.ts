@@ -3,7 +3,7 @@
  * from a pair of published runs that differ in nothing else, and used for every system that serves real traffic.
  */
 import published from './data/published.json' with { type: 'json' };
-import type { Deployment } from './deployment.ts';
+import { widelySpread } from './deployment.ts';
 import { machineById } from './machine.ts';
 import { modelById } from './model-catalogue.ts';
 import { prefillPoint } from './prefill.ts';
@@ -16,18 +16,7 @@ export function fitImbalance(): number {
   const { balancedPerNode, measuredPerNode } = published.expertBalance;
   const { architecture } = modelById('deepseek-v3');
   const speed = (imbalance: number) => {
-    const deployment: Deployment = {
-      machine: machineById('h100-sxm'),
-      devices: 32,
-      tensorParallel: 1,
-      expertParallel: true,
-      redundantExperts: 32,
-      overlap: true,
-      precision: 'fp8',
-      cache: 'bf16',
-      imbalance,
-      mtpAcceptance: null,
-    };
+    const deployment = { ...widelySpread(machineById('h100-sxm'), 32), imbalance };
     return prefillPoint(architecture, deployment, { promptTokens: 4096, hitShare: 0, tokensPerStep: 16_384 })
       .missesPerDevice;
   };

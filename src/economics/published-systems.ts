@@ -5,7 +5,7 @@
 import type { Comparison } from './comparison.ts';
 import published from './data/published.json' with { type: 'json' };
 import { decodePoint } from './decode.ts';
-import type { Deployment } from './deployment.ts';
+import { type Deployment, widelySpread } from './deployment.ts';
 import { REAL_TRAFFIC_IMBALANCE } from './expert-balance.ts';
 import { machineById } from './machine.ts';
 import { modelById } from './model-catalogue.ts';
@@ -21,19 +21,7 @@ const WITHIN_DAY = 0.25;
 const WITHIN = 0.3;
 
 function spread(machine: string, devices: number, of: Partial<Deployment>): Deployment {
-  return {
-    machine: machineById(machine),
-    devices,
-    tensorParallel: 1,
-    expertParallel: true,
-    redundantExperts: 32,
-    overlap: true,
-    precision: 'fp8',
-    cache: 'bf16',
-    imbalance: REAL_TRAFFIC_IMBALANCE,
-    mtpAcceptance: null,
-    ...of,
-  };
+  return { ...widelySpread(machineById(machine), devices), imbalance: REAL_TRAFFIC_IMBALANCE, ...of };
 }
 
 /** The production day: units and workload as published, batch from the published speed of a user. */

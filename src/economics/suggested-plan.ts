@@ -5,6 +5,7 @@
 import type { Architecture } from './architecture.ts';
 import { countParameters, weightBytes } from './counts.ts';
 import { type Deployment, DeploymentError, USABLE_MEMORY } from './deployment.ts';
+import { REAL_TRAFFIC_IMBALANCE } from './expert-balance.ts';
 import type { Machine } from './machine.ts';
 import type { ServingPlan } from './serving.ts';
 
@@ -23,7 +24,7 @@ export const USUAL_CHOICE: PlanChoice = {
   cache: 'bf16',
   wide: true,
   mtpAcceptance: null,
-  imbalance: 1.3,
+  imbalance: REAL_TRAFFIC_IMBALANCE,
 };
 
 /** Units of the production service of February 2025 (open-infra-index, day 6). */
