@@ -4,15 +4,14 @@
  * answer must be the one to the same request alone, and the server's memory must be flat once it is warm. What clients
  * do is in test/server/soak.ts. Writes bench/results/soak.json.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { threads } from '../src/backend/native.ts';
 import { loadModel } from '../src/index.ts';
 import { soak } from '../test/server/soak.ts';
 import { makeQuestions } from '../test/server/soak-questions.ts';
 import { metric, spawnServe } from '../test/server/spawn-serve.ts';
+import { origin, writeResult } from './result-file.ts';
 
 const [requests = 10_000, seed = 1] = process.argv.slice(2).map(Number);
 const CONNECTIONS = 64;
@@ -26,6 +25,7 @@ const WARM_UP = 0.2;
  */
 const MOST_GROWTH = 0.05;
 
+const from = origin();
 const alone = await loadModel('models/farthing-tiny', { sequences: 1, drafts: 0 });
 const questions = await makeQuestions(alone, QUESTIONS, seed);
 await alone.close();
@@ -93,14 +93,7 @@ console.log(
     `${late.rssMiB.toFixed(0)} MiB in the second (${(growth * 100).toFixed(1)} %)\n` +
     `${problems.length === 0 ? 'nothing lost, mixed up, hung or different' : `${problems.length} PROBLEMS`}`,
 );
-const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-const machine = { processor: os.cpus()[0]?.model, cores: os.availableParallelism(), threads: threads() };
-const date = new Date().toISOString().slice(0, 10);
-mkdirSync('bench/results', { recursive: true });
-writeFileSync(
-  'bench/results/soak.json',
-  `${JSON.stringify({ machine, date, commit, ...report, ...server, problems: problems.slice(0, 20) }, null, 2)}\n`,
-);
+await writeResult('soak', from, { ...report, ...server, problems: problems.slice(0, 20) });
 process.exitCode = problems.length === 0 ? 0 : 1;
 
 function sample(): void {
