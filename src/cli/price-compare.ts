@@ -35,7 +35,7 @@ async function run(models: string, options: Options): Promise<void> {
     for (const id of (options.on ?? options.machine).split(',')) {
       const machine = await readMachine(id.trim(), options.usdPerHour);
       try {
-        const plan = await planOf(model, machine, options);
+        const plan = await planOf(model, machine, workload, options);
         rows.push(summary(model.id, machine, serve(model.architecture, plan, workload)));
       } catch (error) {
         // Beside others a pair that cannot serve the workload is an answer.

@@ -91,10 +91,15 @@ function prices(text: string): readonly [number, number, number] {
 }
 
 /** The plan that the options ask for; what they leave open is suggested. */
-export async function planOf(model: NamedArchitecture, machine: Machine, options: ServeOptions): Promise<ServingPlan> {
+export async function planOf(
+  model: NamedArchitecture,
+  machine: Machine,
+  workload: Workload,
+  options: ServeOptions,
+): Promise<ServingPlan> {
   const { suggestPlan, USUAL_CHOICE } = await import('../economics/suggested-plan.ts');
   const { precision, cache, mtp, imbalance, overlap, tensorParallel } = options;
-  const plan = suggestPlan(model.architecture, machine, {
+  const plan = suggestPlan(model.architecture, machine, workload, {
     ...USUAL_CHOICE,
     precision,
     cache,
@@ -104,7 +109,7 @@ export async function planOf(model: NamedArchitecture, machine: Machine, options
   const asked = (unit: ServingPlan['decode'], devices: number | undefined) => ({
     ...unit,
     devices: devices ?? unit.devices,
-    tensorParallel: tensorParallel ?? (unit.expertParallel ? unit.tensorParallel : (devices ?? unit.devices)),
+    tensorParallel: tensorParallel ?? (devices === undefined ? unit.tensorParallel : unit.expertParallel ? 1 : devices),
     overlap: unit.overlap && overlap,
   });
   return {
@@ -133,8 +138,8 @@ async function run(name: string, options: ServeOptions): Promise<void> {
   const { usdPerMillion } = await import('../economics/quantity.ts');
   const model = await readArchitecture(name);
   const machine = await readMachine(options.machine, options.usdPerHour);
-  const plan = await planOf(model, machine, options);
   const workload = await workloadOf(options);
+  const plan = await planOf(model, machine, workload, options);
   const serving = serve(model.architecture, plan, workload);
   const [hit, miss, output] = (options.list ?? []).map(usdPerMillion);
   const sold =

@@ -4,13 +4,12 @@
  */
 import type { Architecture } from './architecture.ts';
 import { countParameters, withAttention } from './counts.ts';
-import { DeploymentError } from './deployment.ts';
 import { REAL_TRAFFIC_IMBALANCE } from './expert-balance.ts';
 import type { Machine } from './machine.ts';
 import type { UsdPerMillion } from './quantity.ts';
 import { serve, type Workload } from './serving.ts';
 import { shapley } from './shapley.ts';
-import { onDevices, type PlanChoice, suggestPlan } from './suggested-plan.ts';
+import { type PlanChoice, suggestPlan } from './suggested-plan.ts';
 
 export const TECHNIQUES = ['experts', 'mla', 'fp8', 'wide', 'mtp', 'caching'] as const;
 export type Technique = (typeof TECHNIQUES)[number];
@@ -142,33 +141,9 @@ export function costWith(
     mtpAcceptance: on('mtp') ? acceptance : null,
     imbalance: REAL_TRAFFIC_IMBALANCE,
   } as const;
-  return cheapest(architecture, machine, choice, { ...workload, hitShare: on('caching') ? workload.hitShare : 0 });
-}
-
-/** Devices, and how many of them attention is split over where experts are spread. */
-const UNITS = [8, 16, 32, 64, 144].flatMap((devices) => [1, 8].map((split) => [devices, split] as const));
-
-/** Prompts and answers, each on the number of devices that serves them cheapest. */
-function cheapest(a: Architecture, machine: Machine, choice: PlanChoice, workload: Workload): Costs {
-  const plan = suggestPlan(a, machine, choice);
-  let best: Costs | null = null;
-  let refusal: unknown;
-  for (const [devices, tensorParallel] of UNITS) {
-    if (a.experts && devices > a.experts.routed) continue;
-    try {
-      const { input, output } = serve(a, onDevices(plan, devices, tensorParallel), workload).usd;
-      best = {
-        input: best && best.input < input ? best.input : input,
-        output: best && best.output < output ? best.output : output,
-      };
-    } catch (error) {
-      // Too few devices for the model, or too slow; others may do.
-      if (!(error instanceof DeploymentError)) throw error;
-      refusal = error;
-    }
-  }
-  if (best) return best;
-  throw refusal;
+  const asked = { ...workload, hitShare: on('caching') ? workload.hitShare : 0 };
+  const { input, output } = serve(architecture, suggestPlan(architecture, machine, asked, choice), asked).usd;
+  return { input, output };
 }
 
 /** The same layers with a feed-forward block of all tokens, as wide as the total allows. */

@@ -2,7 +2,8 @@
 import { cacheBytes, countParameters, trainingFlop, withAttention } from './counts.ts';
 import published from './data/published.json' with { type: 'json' };
 import { decodePoint } from './decode.ts';
-import type { Deployment } from './deployment.ts';
+import { type Deployment, widelySpread } from './deployment.ts';
+import { REAL_TRAFFIC_IMBALANCE } from './expert-balance.ts';
 import { distinctExperts } from './expert-traffic.ts';
 import { machineById } from './machine.ts';
 import { modelById } from './model-catalogue.ts';
@@ -10,7 +11,6 @@ import { PRICE_BOOK, type TokenPrices } from './price-book.ts';
 import { PRICE_DECIMALS } from './price-book-money.ts';
 import { quote } from './price-book-quote.ts';
 import { productionArithmetic } from './production-day.ts';
-import { suggestPlan } from './suggested-plan.ts';
 
 interface PopularClaim {
   readonly claim: string;
@@ -86,8 +86,9 @@ function smallerCache(): PopularClaim {
 /** V3 decoding as on the production day, with what `change` says otherwise. */
 function decoding(change: Partial<Deployment>, batch: number, context = published.productionDay.contextTokens): number {
   const { architecture } = modelById('deepseek-v3');
-  const { decode } = suggestPlan(architecture, machineById('h800-sxm'));
-  return decodePoint(architecture, { ...decode, ...change }, batch, context).perDevice;
+  const usual = widelySpread(machineById('h800-sxm'), published.productionDay.decodeDevices);
+  const deployment = { ...usual, imbalance: REAL_TRAFFIC_IMBALANCE, ...change };
+  return decodePoint(architecture, deployment, batch, context).perDevice;
 }
 
 function fp8(): PopularClaim {

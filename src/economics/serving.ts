@@ -59,16 +59,10 @@ export class WorkloadError extends Error {
 /** @throws WorkloadError or DeploymentError naming the field, what was found and what is allowed */
 export function serve(a: Architecture, plan: ServingPlan, workload: Workload): Serving {
   checkWorkload(workload);
-  const { promptTokens, outputTokens, hitShare, load } = workload;
-  const context = workload.context ?? meanContext(promptTokens, outputTokens);
-  const prefill = prefillWithinTarget(a, plan.prefill, {
-    promptTokens,
-    hitShare,
-    tokensPerStep: plan.prefillTokensPerStep,
-    target: workload.ttftTarget,
-    load,
-  });
-  const decode = largestBatch(a, plan.decode, context, workload.tpotTarget);
+  const { promptTokens, outputTokens, load } = workload;
+  const context = contextOf(workload);
+  const prefill = readPrompts(a, plan.prefill, plan.prefillTokensPerStep, workload);
+  const decode = writeAnswers(a, plan.decode, workload);
   const input = costPerMillion(plan.prefill.machine.price, times(prefill.inputPerDevice, prefill.load));
   const output = costPerMillion(plan.decode.machine.price, times(decode.perDevice, load));
   const busy = (time: Seconds) =>
@@ -88,9 +82,24 @@ export function serve(a: Architecture, plan: ServingPlan, workload: Workload): S
   };
 }
 
+/** @throws DeploymentError when the unit does not hold the model, or is too slow for the workload's target */
+export function readPrompts(
+  a: Architecture,
+  unit: Deployment,
+  tokensPerStep: number,
+  { promptTokens, hitShare, ttftTarget: target, load }: Workload,
+): PrefillWithinTarget {
+  return prefillWithinTarget(a, unit, { promptTokens, hitShare, tokensPerStep, target, load });
+}
+
+/** @throws DeploymentError as `readPrompts` */
+export function writeAnswers(a: Architecture, unit: Deployment, workload: Workload): LargestBatch {
+  return largestBatch(a, unit, contextOf(workload), workload.tpotTarget);
+}
+
 /** What an output token looks back on: the prompt and, on average, half of the answer. */
-function meanContext(promptTokens: number, outputTokens: number): number {
-  return promptTokens + outputTokens / 2;
+function contextOf({ context, promptTokens, outputTokens }: Workload): number {
+  return context ?? promptTokens + outputTokens / 2;
 }
 
 /** Profit over revenue and over cost, when a workload is sold at list prices. */
@@ -106,7 +115,8 @@ export function margin(
   return { revenue, cost, ofRevenue: (revenue - cost) / revenue, ofCost: (revenue - cost) / cost };
 }
 
-function checkWorkload(workload: Workload): void {
+/** @throws WorkloadError */
+export function checkWorkload(workload: Workload): void {
   const limits: readonly [keyof Workload, number, number][] = [
     ['promptTokens', 1, 1e8],
     ['outputTokens', 1, 1e8],

@@ -49,7 +49,7 @@ export interface Pass {
 /** Attention and what stands around it, of one layer. */
 export function attentionStage(a: Architecture, d: Deployment, pass: Pass): StageTime {
   const time = noTime();
-  const kernel = kernelsOf(time, d, pass.computeShare);
+  const kernel = new Kernels(time, d, pass.computeShare);
   const { attention, hidden } = a;
   const { rows, sequences, context, prefixRows } = pass;
   const split = d.tensorParallel;
@@ -121,7 +121,7 @@ export function expertStage(a: Architecture, d: Deployment, pass: Pass): StageTi
   const time = noTime();
   const { experts, hidden } = a;
   if (!experts) return denseStage(a, d, pass);
-  const kernel = kernelsOf(time, d, pass.computeShare);
+  const kernel = new Kernels(time, d, pass.computeShare);
   const { rows } = pass;
   const { width, topK, routed } = experts;
   kernel.move(rows * hidden * 8);
@@ -150,7 +150,7 @@ export function expertStage(a: Architecture, d: Deployment, pass: Pass): StageTi
 /** The feed-forward block of a layer without experts. */
 export function denseStage(a: Architecture, d: Deployment, pass: Pass): StageTime {
   const time = noTime();
-  const kernel = kernelsOf(time, d, pass.computeShare);
+  const kernel = new Kernels(time, d, pass.computeShare);
   const width = a.denseWidth / d.tensorParallel;
   kernel.move(pass.rows * a.hidden * 8);
   kernel.product(pass.rows, a.hidden, 2 * width);
@@ -162,7 +162,7 @@ export function denseStage(a: Architecture, d: Deployment, pass: Pass): StageTim
 /** The output head, and the choice of a token. */
 export function headStage(a: Architecture, d: Deployment, rows: number): StageTime {
   const time = noTime();
-  const kernel = kernelsOf(time, d, 1);
+  const kernel = new Kernels(time, d, 1);
   const vocab = a.vocab / d.tensorParallel;
   kernel.productInBf16(rows, a.hidden, vocab);
   kernel.move(rows * vocab * 4);
@@ -238,43 +238,71 @@ function cacheOf(a: Architecture, d: Deployment): number {
 }
 
 /** Adds kernels to a stage's time, each to the resource that binds it. */
-function kernelsOf(time: StageTime, d: Deployment, computeShare: number) {
-  const { machine, precision } = d;
-  const { kernels } = machine;
-  const bandwidth = machine.bandwidth * kernels.productMemory;
-  const clock = machine.sustainedClock * computeShare * kernels.productCompute;
-  const inPrecision = (precision === 'fp8' && machine.fp8 !== null ? machine.fp8 : machine.bf16) * clock;
-  const inBf16 = machine.bf16 * clock;
-  const each = weightBytes(precision);
-  const roofline = (flop: number, bytesIn: number, bytesOut: number, peak: number, memory: number) => {
-    const compute = flop / peak;
-    const reading = bytesIn / memory;
-    if (compute > reading) time.compute += compute;
-    else time.memory += reading;
-    time.memory += bytesOut / memory;
-    time.launch += kernels.launchSeconds;
-  };
-  return {
-    /** [rows, k] times [n, k] in the deployment's precision. */
-    product: (rows: number, k: number, n: number) =>
-      roofline(2 * rows * k * n, (rows * k + k * n) * each, 2 * rows * n, inPrecision, bandwidth),
-    productInBf16: (rows: number, k: number, n: number) =>
-      roofline(2 * rows * k * n, (rows * k + k * n) * 2, 2 * rows * n, inBf16, bandwidth),
-    /** The same rows for each head, with that head's own matrix, in BF16. */
-    batched: (heads: number, rows: number, k: number, n: number) =>
-      roofline(2 * heads * rows * k * n, heads * (rows * k + k * n) * 2, 2 * heads * rows * n, inBf16, bandwidth),
-    /** Rows divided among the experts that they touch. */
-    grouped: (experts: number, rows: number, k: number, n: number) =>
-      roofline(2 * rows * k * n, (rows * k + experts * k * n) * each, 2 * rows * n, inPrecision, bandwidth),
+class Kernels {
+  readonly #time: StageTime;
+  readonly #bandwidth: number;
+  readonly #attentionBandwidth: number;
+  readonly #inPrecision: number;
+  readonly #inBf16: number;
+  readonly #attentionPeak: number;
+  readonly #weightBytes: number;
+  readonly #launchSeconds: number;
+
+  constructor(time: StageTime, { machine, precision }: Deployment, computeShare: number) {
+    const { kernels } = machine;
+    const clock = machine.sustainedClock * computeShare * kernels.productCompute;
+    this.#time = time;
+    this.#bandwidth = machine.bandwidth * kernels.productMemory;
+    this.#attentionBandwidth = machine.bandwidth * kernels.attentionMemory;
+    this.#inPrecision = (precision === 'fp8' && machine.fp8 !== null ? machine.fp8 : machine.bf16) * clock;
+    this.#inBf16 = machine.bf16 * clock;
     // Attention was measured under load: its factor holds the sustained clock already.
-    attention: (flop: number, bytes: number, share: number) =>
-      roofline(flop, bytes, 0, machine.bf16 * share * computeShare, machine.bandwidth * kernels.attentionMemory),
-    attentionInFp8: (flop: number, bytes: number) =>
-      roofline(flop, bytes, 0, inPrecision, machine.bandwidth * kernels.attentionMemory),
-    /** An elementwise kernel. */
-    move: (bytes: number) => {
-      time.memory += bytes / bandwidth;
-      time.launch += kernels.launchSeconds;
-    },
-  };
+    this.#attentionPeak = machine.bf16 * computeShare;
+    this.#weightBytes = weightBytes(precision);
+    this.#launchSeconds = kernels.launchSeconds;
+  }
+
+  /** [rows, k] times [n, k] in the deployment's precision. */
+  product(rows: number, k: number, n: number): void {
+    this.grouped(1, rows, k, n);
+  }
+
+  productInBf16(rows: number, k: number, n: number): void {
+    this.batched(1, rows, k, n);
+  }
+
+  /** The same rows for each head, with that head's own matrix, in BF16. */
+  batched(heads: number, rows: number, k: number, n: number): void {
+    const bytesIn = heads * (rows * k + k * n) * 2;
+    this.#roofline(2 * heads * rows * k * n, bytesIn, 2 * heads * rows * n, this.#inBf16, this.#bandwidth);
+  }
+
+  /** Rows divided among the experts that they touch. */
+  grouped(experts: number, rows: number, k: number, n: number): void {
+    const bytesIn = (rows * k + experts * k * n) * this.#weightBytes;
+    this.#roofline(2 * rows * k * n, bytesIn, 2 * rows * n, this.#inPrecision, this.#bandwidth);
+  }
+
+  attention(flop: number, bytes: number, share: number): void {
+    this.#roofline(flop, bytes, 0, this.#attentionPeak * share, this.#attentionBandwidth);
+  }
+
+  attentionInFp8(flop: number, bytes: number): void {
+    this.#roofline(flop, bytes, 0, this.#inPrecision, this.#attentionBandwidth);
+  }
+
+  /** An elementwise kernel. */
+  move(bytes: number): void {
+    this.#time.memory += bytes / this.#bandwidth;
+    this.#time.launch += this.#launchSeconds;
+  }
+
+  #roofline(flop: number, bytesIn: number, bytesOut: number, peak: number, bandwidth: number): void {
+    const compute = flop / peak;
+    const reading = bytesIn / bandwidth;
+    if (compute > reading) this.#time.compute += compute;
+    else this.#time.memory += reading;
+    this.#time.memory += bytesOut / bandwidth;
+    this.#time.launch += this.#launchSeconds;
+  }
 }

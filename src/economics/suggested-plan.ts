@@ -1,13 +1,13 @@
 /**
- * A sensible layout where the user names none: experts spread widely where the machine has links for it, otherwise the
- * fewest devices whose memory holds weights and leaves room for a cache.
+ * A layout where the user names none: experts spread widely where the machine has links for it, on as many devices as
+ * make the tokens of a workload cheapest; or the fewest devices whose memory holds the model.
  */
 import type { Architecture } from './architecture.ts';
 import { countParameters, weightBytes } from './counts.ts';
 import { type Deployment, DeploymentError, USABLE_MEMORY } from './deployment.ts';
 import { REAL_TRAFFIC_IMBALANCE } from './expert-balance.ts';
 import type { Machine } from './machine.ts';
-import type { ServingPlan } from './serving.ts';
+import { checkWorkload, readPrompts, type ServingPlan, type Workload, writeAnswers } from './serving.ts';
 
 /** What a plan is chosen with; the steps of the explanation turn these on one by one. */
 export interface PlanChoice {
@@ -27,55 +27,102 @@ export const USUAL_CHOICE: PlanChoice = {
   imbalance: REAL_TRAFFIC_IMBALANCE,
 };
 
-/** Units of the production service of February 2025 (open-infra-index, day 6). */
-const PREFILL_DEVICES = 32;
-const DECODE_DEVICES = 144;
 const REDUNDANT_EXPERTS = 32;
 const PREFILL_TOKENS_PER_STEP = 16_384;
-/** At least this share of the memory is left to the cache. */
+/** Of the smallest unit, at least this share of the memory is left to the cache. */
 const CACHE_SHARE = 0.3;
+/** Sizes of a unit that are tried: up to a node, and the published ones beyond. */
+const UNITS = [1, 2, 4, 8, 16, 32, 64, 144];
+/** Devices that attention is split over where experts are spread. */
+const SPLITS = [1, 8];
 
-/** @throws DeploymentError when no number of devices up to a whole node, or eight nodes, holds the model */
-export function suggestPlan(a: Architecture, machine: Machine, choice: PlanChoice = USUAL_CHOICE): ServingPlan {
-  const wide = choice.wide && a.experts !== null && a.experts.routed >= 64 && machine.remoteLink !== null;
-  const common = {
+/**
+ * Prompts and answers, each on the units whose devices do the most of them within the workload's targets: the cheapest
+ * tokens that the machine serves.
+ * @throws WorkloadError, or DeploymentError when no unit holds the model or meets the targets
+ */
+export function suggestPlan(
+  a: Architecture,
+  machine: Machine,
+  workload: Workload,
+  choice: PlanChoice = USUAL_CHOICE,
+): ServingPlan {
+  checkWorkload(workload);
+  fewestDevices(a, machine, choice.precision);
+  const spread = spreads(a, machine, choice);
+  const sizes = UNITS.filter(
+    (devices) => devices <= mostDevices(machine) && !(a.experts && devices > a.experts.routed),
+  );
+  const layouts = sizes.flatMap((devices) =>
+    (spread ? SPLITS.filter((split) => devices % split === 0) : [devices]).map((split) =>
+      unit(a, machine, choice, devices, split),
+    ),
+  );
+  const drafting = a.mtpLayers > 0 ? choice.mtpAcceptance : null;
+  const prefill = busiest(layouts, (each) => {
+    const { inputPerDevice, load } = readPrompts(a, each, PREFILL_TOKENS_PER_STEP, workload);
+    return inputPerDevice * load;
+  });
+  const answering = layouts.map((each) => ({ ...each, mtpAcceptance: drafting }));
+  const decode = busiest(answering, (each) => writeAnswers(a, each, workload).perDevice);
+  return { prefill, decode, prefillTokensPerStep: PREFILL_TOKENS_PER_STEP };
+}
+
+/**
+ * The fewest devices that hold the model and some cache, for prompts and answers alike.
+ * @throws DeploymentError when no number of devices up to a whole node, or eight nodes, holds the model
+ */
+export function smallestPlan(a: Architecture, machine: Machine, choice: PlanChoice): ServingPlan {
+  const devices = fewestDevices(a, machine, choice.precision);
+  const alone = unit(a, machine, { ...choice, wide: false }, devices, devices);
+  const drafting = a.mtpLayers > 0 ? choice.mtpAcceptance : null;
+  return {
+    prefill: alone,
+    decode: { ...alone, mtpAcceptance: drafting },
+    prefillTokensPerStep: PREFILL_TOKENS_PER_STEP,
+  };
+}
+
+function spreads({ experts }: Architecture, { remoteLink }: Machine, { wide }: PlanChoice): boolean {
+  return wide && experts !== null && experts.routed >= 64 && remoteLink !== null;
+}
+
+function unit(a: Architecture, machine: Machine, choice: PlanChoice, devices: number, split: number): Deployment {
+  const spread = spreads(a, machine, choice);
+  return {
     machine,
+    devices,
+    tensorParallel: split,
+    expertParallel: spread,
+    redundantExperts: spread && devices > 1 && a.experts && a.experts.routed >= 128 ? REDUNDANT_EXPERTS : 0,
     overlap: choice.wide && machine.kind === 'gpu',
     precision: choice.precision,
     cache: choice.cache,
-    imbalance: a.experts && choice.wide ? choice.imbalance : 1,
+    imbalance: a.experts && choice.wide && !(spread && devices === 1) ? choice.imbalance : 1,
+    mtpAcceptance: null,
   };
-  const unit = (devices: number, mtpAcceptance: number | null): Deployment => ({
-    ...common,
-    devices,
-    tensorParallel: wide ? 1 : devices,
-    expertParallel: wide,
-    redundantExperts: wide && a.experts && a.experts.routed >= 128 ? REDUNDANT_EXPERTS : 0,
-    mtpAcceptance,
-  });
-  const drafting = a.mtpLayers > 0 ? choice.mtpAcceptance : null;
-  const fewest = fewestDevices(a, machine, choice.precision);
-  const alone = wide && fewest === 1;
-  const prefill = wide && !alone ? PREFILL_DEVICES : fewest;
-  const decode = wide && !alone ? Math.min(DECODE_DEVICES, (a.experts?.routed ?? 0) / 2) : fewest;
-  const plan = {
-    prefill: unit(prefill, null),
-    decode: unit(decode, drafting),
-    prefillTokensPerStep: PREFILL_TOKENS_PER_STEP,
-  };
-  if (!alone) return plan;
-  const whole = (d: Deployment): Deployment => ({ ...d, expertParallel: true, imbalance: 1, redundantExperts: 0 });
-  return { ...plan, prefill: whole(plan.prefill), decode: whole(plan.decode) };
 }
 
-/** The same layout on another number of devices for both units, attention split over `tensorParallel` where experts are spread. */
-export function onDevices(plan: ServingPlan, devices: number, tensorParallel: number): ServingPlan {
-  const resized = (unit: Deployment): Deployment => ({
-    ...unit,
-    devices,
-    tensorParallel: unit.expertParallel ? tensorParallel : devices,
-  });
-  return { ...plan, prefill: resized(plan.prefill), decode: resized(plan.decode) };
+/** The unit of which each device does most. @throws DeploymentError of the largest, when none can do it */
+function busiest(units: readonly Deployment[], perDevice: (unit: Deployment) => number): Deployment {
+  let best: { readonly unit: Deployment; readonly most: number } | null = null;
+  let refusal: unknown;
+  for (const unit of units) {
+    try {
+      const most = perDevice(unit);
+      if (!best || most > best.most) best = { unit, most };
+    } catch (error) {
+      // Too few devices for the model, or too slow; others may do.
+      if (!(error instanceof DeploymentError)) throw error;
+      refusal = error;
+    }
+  }
+  if (best) return best.unit;
+  throw refusal;
+}
+
+function mostDevices({ remoteLink, localLink, devicesPerNode }: Machine): number {
+  return remoteLink !== null ? Number.POSITIVE_INFINITY : localLink !== null ? devicesPerNode : 1;
 }
 
 function fewestDevices(a: Architecture, machine: Machine, precision: 'fp8' | 'bf16'): number {

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { agrees } from '../../src/economics/comparison.ts';
 import { cacheBytes, countParameters, forwardFlop } from '../../src/economics/counts.ts';
 import { decodePoint, largestBatch } from '../../src/economics/decode.ts';
-import type { Deployment } from '../../src/economics/deployment.ts';
+import { type Deployment, DeploymentError } from '../../src/economics/deployment.ts';
 import { fitImbalance, REAL_TRAFFIC_IMBALANCE } from '../../src/economics/expert-balance.ts';
 import { exchangeBytes, touchedWeightBytes } from '../../src/economics/expert-traffic.ts';
 import { fitAttentionAndExchange, fitProducts, KERNELS } from '../../src/economics/kernel-efficiency.ts';
@@ -147,6 +147,15 @@ test('a longer context never makes decoding faster, more bandwidth or faster lin
   );
 });
 
+const usualWorkload: Workload = {
+  promptTokens: 4000,
+  outputTokens: 1000,
+  hitShare: 0,
+  tpotTarget: seconds(0.05),
+  ttftTarget: seconds(5),
+  load: 1,
+};
+
 const workloads: fc.Arbitrary<Workload> = fc.record({
   promptTokens: fc.integer({ min: 100, max: 20000 }),
   outputTokens: fc.integer({ min: 10, max: 4000 }),
@@ -160,8 +169,8 @@ test('no cost falls when the rent rises, and a longer time between tokens never 
   fc.assert(
     fc.property(workloads, fc.double({ min: 1, max: 10, noNaN: true }), (workload, more) => {
       const cost = (rent: number, tpot = workload.tpotTarget) => {
-        const plan = suggestPlan(v3, { ...h800, price: usdPerHour(rent) });
-        return serve(v3, plan, { ...workload, tpotTarget: tpot }).usd;
+        const asked = { ...workload, tpotTarget: tpot };
+        return serve(v3, suggestPlan(v3, { ...h800, price: usdPerHour(rent) }, asked), asked).usd;
       };
       const cheap = cost(2);
       const dear = cost(2 * more);
@@ -177,7 +186,7 @@ test('no cost falls when the rent rises, and a longer time between tokens never 
 test('costs of hits and misses add up to the cost of the input', () => {
   fc.assert(
     fc.property(workloads, (workload) => {
-      const { usd } = serve(v3, suggestPlan(v3, h800), workload);
+      const { usd } = serve(v3, suggestPlan(v3, h800, workload), workload);
       const mean = usd.hit * workload.hitShare + usd.miss * (1 - workload.hitShare);
       expect(Math.abs(mean / usd.input - 1)).toBeLessThan(1e-6);
       expect(usd.hit).toBeLessThanOrEqual(usd.miss * (1 + 1e-9));
@@ -207,7 +216,7 @@ test('the margin of the production prices is profit over revenue and over cost',
     ttftTarget: seconds(60),
     load: 1,
   };
-  const serving = serve(v3, suggestPlan(v3, h800), workload);
+  const serving = serve(v3, suggestPlan(v3, h800, workload), workload);
   const list = { hit: usdPerMillion(0.14), miss: usdPerMillion(0.55), output: usdPerMillion(2.19) };
   const { revenue, cost, ofRevenue, ofCost } = margin(serving, workload, list);
   expect(revenue).toBeCloseTo(562100 / 776e3, 6);
@@ -221,15 +230,7 @@ test.each([
   [{ tpotTarget: seconds(0.001) }, 'the time per token of one sequence alone is'],
   [{ ttftTarget: seconds(0.001) }, 'the time to the first token is'],
 ])('a workload with %j is refused with the field and what is allowed', (change, message) => {
-  const workload = {
-    promptTokens: 4000,
-    outputTokens: 1000,
-    hitShare: 0,
-    tpotTarget: seconds(0.05),
-    ttftTarget: seconds(5),
-    load: 1,
-  };
-  expect(() => serve(v3, suggestPlan(v3, h800), { ...workload, ...change })).toThrow(message);
+  expect(() => suggestPlan(v3, h800, { ...usualWorkload, ...change })).toThrow(message);
 });
 
 test.each([
@@ -246,6 +247,26 @@ test.each([
   expect(() => parseMachine({ ...machine, ...change }, 'machine.json')).toThrow(message);
 });
 
+test('no other unit of the same layout serves a token for less than the suggested one', () => {
+  fc.assert(
+    fc.property(workloads, fc.constantFrom(...[8, 16, 32, 64, 144]), (workload, devices) => {
+      const plan = suggestPlan(v3, h800, workload);
+      const { usd } = serve(v3, plan, workload);
+      const other = (unit: Deployment): Deployment => ({ ...unit, devices, tensorParallel: 1 });
+      try {
+        const rest = serve(v3, { ...plan, prefill: other(plan.prefill), decode: other(plan.decode) }, workload).usd;
+        expect(usd.input).toBeLessThanOrEqual(rest.input * (1 + 1e-9));
+        expect(usd.output).toBeLessThanOrEqual(rest.output * (1 + 1e-9));
+      } catch (error) {
+        expect(error).toBeInstanceOf(DeploymentError);
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
+
 test('a model that no number of devices holds is refused with what it needs', () => {
-  expect(() => suggestPlan(v3, machineById('rtx4090'))).toThrow(/GB, expected room for \d+ GB of weights/);
+  expect(() => suggestPlan(v3, machineById('rtx4090'), usualWorkload)).toThrow(
+    /GB, expected room for \d+ GB of weights/,
+  );
 });

@@ -97,6 +97,8 @@ test('the waterfall is the explanation of the command line, in an order and in n
     const rows = waterfall({ ...now, scenario: { ...START, order } }).rows.slice(1, -1);
     return rows.map(({ factor }) => Number(factor));
   };
+  const { rows } = waterfall(now);
+  expect(rows.at(-1)!['USD after']).toBe(now.serving.usd.output);
   expect(factors(order.join('.'))).toEqual(steps.map(({ outputFactor }) => outputFactor));
   factors('free').forEach((factor, i) => {
     expect(factor / shares[i]!.outputFactor).toBeCloseTo(1, 9);

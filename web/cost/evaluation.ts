@@ -43,7 +43,7 @@ export function evaluate(scenario: Scenario): Evaluation | string {
     mtpAcceptance: scenario.mtp > 0 ? scenario.mtp / 100 : null,
   };
   try {
-    const plan = suggestPlan(architecture, machine, choice);
+    const plan = suggestPlan(architecture, machine, workload, choice);
     return {
       scenario,
       model,

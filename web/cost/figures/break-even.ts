@@ -2,7 +2,7 @@
 import { apiPrice, breakEven, type Rented, rentFor } from '../../../src/economics/break-even.ts';
 import { DeploymentError } from '../../../src/economics/deployment.ts';
 import { serve } from '../../../src/economics/serving.ts';
-import { suggestPlan } from '../../../src/economics/suggested-plan.ts';
+import { smallestPlan } from '../../../src/economics/suggested-plan.ts';
 import { base, here, line, rules, xAxis, yAxis } from '../chart-style.ts';
 import type { Evaluation } from '../evaluation.ts';
 import { type Figure, geometric } from '../figure.ts';
@@ -117,7 +117,7 @@ function cheapestRent({
 
   function smallUnits() {
     try {
-      const small = suggestPlan(architecture, machine, { ...choice, wide: false });
+      const small = smallestPlan(architecture, machine, choice);
       return { plan: small, serving: serve(architecture, small, workload) };
     } catch (error) {
       // Too slow for the target without spreading: then there is only the other way.

@@ -15,19 +15,15 @@ const POINTS = 17;
 export function priceByContext({ architecture, plan, serving, workload, machine }: Evaluation): Figure {
   const points = geometric(LEAST, MOST, POINTS).map((context) => {
     const shape = { promptTokens: context, hitShare: 0, tokensPerStep: plan.prefillTokensPerStep };
-    const speed = prefillPoint(architecture, plan.prefill, shape).missesPerDevice;
-    return { context, input: costPerMillion(machine.price, times(speed, serving.prefill.load)), ...outputAt(context) };
+    const prefill = ifItFits(() => prefillPoint(architecture, plan.prefill, shape));
+    const decode = ifItFits(() => largestBatch(architecture, plan.decode, context, workload.tpotTarget));
+    return {
+      context,
+      input: prefill && costPerMillion(machine.price, times(prefill.missesPerDevice, serving.prefill.load)),
+      output: decode && costPerMillion(machine.price, times(decode.perDevice, workload.load)),
+      batch: decode?.batch ?? null,
+    };
   });
-  function outputAt(context: number): { output: number | null; batch: number | null } {
-    try {
-      const { perDevice, batch } = largestBatch(architecture, plan.decode, context, workload.tpotTarget);
-      return { output: costPerMillion(machine.price, times(perDevice, workload.load)), batch };
-    } catch (error) {
-      // A sequence as long as that does not fit, or is too slow even alone.
-      if (error instanceof DeploymentError) return { output: null, batch: null };
-      throw error;
-    }
-  }
   const reached = points.filter(({ output }) => output !== null);
   const last = reached.at(-1);
   const { context } = serving.decode;
@@ -85,7 +81,7 @@ export function priceByContext({ architecture, plan, serving, workload, machine 
             style,
             1,
             'input',
-            points.map(({ context, input }) => [context, input] as const),
+            points.flatMap(({ context, input }) => (input === null ? [] : [[context, input] as const])),
           ),
           tooltip: { valueFormatter: dollars },
         },
@@ -93,4 +89,14 @@ export function priceByContext({ architecture, plan, serving, workload, machine 
       ],
     }),
   };
+}
+
+/** null where a sequence as long as that does not fit, or is too slow even alone. */
+function ifItFits<T>(work: () => T): T | null {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof DeploymentError) return null;
+    throw error;
+  }
 }

@@ -53,7 +53,7 @@ export function whyCheap(evaluation: Evaluation, costs: CostsBySet): Figure {
         ? 'There is no price to begin from: a dense multi-head model of this size in BF16 does not fit this machine.'
         : steps.length === 0
           ? 'This is a dense multi-head model in BF16: nothing makes it cheaper.'
-          : `An ${measure} token costs ${digits((start ?? end) / end)} times less than one of a dense multi-head model of the same ${digits(size(evaluation))} billion parameters in BF16. Most of it comes from ${largest.name}: ${digits(largest.from / largest.to)} times. Each step is on the number of devices that serves it cheapest; the plan above comes to ${dollars(evaluation.serving.usd[measure])}.`,
+          : `An ${measure} token costs ${digits((start ?? end) / end)} times less than one of a dense multi-head model of the same ${digits(size(evaluation))} billion parameters in BF16. Most of it comes from ${largest.name}: ${digits(largest.from / largest.to)} times. Each step is on the number of devices that serves it cheapest.`,
     rows: rows.map(({ name, from, to }) => ({ step: name, 'USD before': from, 'USD after': to, factor: from / to })),
     workings: [
       ...steps.map(({ name, from, to }) => {
