@@ -3,7 +3,7 @@
  * and the AdamW update. JavaScript fills the batch and reads a few numbers; all else runs in native calls.
  */
 import { compile, type Program } from '../backend/compile.ts';
-import { createGraph, own, type Region, resident, rowsOf, type Tensor } from '../backend/graph.ts';
+import { createGraph, type Op, own, type Region, resident, rowsOf, type Tensor } from '../backend/graph.ts';
 import { balanceLoss, crossEntropy, routerEntropy } from '../backend/ops.ts';
 import type { ModelConfig } from '../model/config.ts';
 import { deepseekMtp, type LayerRoute } from '../model/deepseek.ts';
@@ -21,7 +21,7 @@ export interface LossProgram {
    */
   run(batch: Batch, scale?: number): Promise<Losses>;
   /** As `run`. @returns what each op took, in order */
-  profile(batch: Batch): Promise<{ kernel: string; seconds: number }[]>;
+  profile(batch: Batch): Promise<{ op: Op; seconds: number }[]>;
   /** Tokens sent to each expert in the last run, one array for each MoE layer, MTP modules after the main ones. */
   expertLoads(): { layer: number; counts: Int32Array }[];
   /** Mean over MoE layers of the entropy of a token's affinities in the last run, in nats; null without experts. */
@@ -153,7 +153,7 @@ export function lossProgram(
     async profile(batch) {
       fill(batch, 1);
       const times = await program.profile({});
-      return graph.ops.map(({ kernel }, i) => ({ kernel, seconds: times[i]!.end - times[i]!.start }));
+      return graph.ops.map((op, i) => ({ op, seconds: times[i]!.end - times[i]!.start }));
     },
     routerEntropy: () =>
       entropies.length > 0 ? entropies.reduce((total, each) => total + sum(each), 0) / (entropies.length * rows) : null,
