@@ -66,7 +66,7 @@ const from = origin();
 const rows: object[] = [];
 console.log(
   `${cacheBytes / 2 ** 20} MiB of cache, contexts of ${context} tokens\n` +
-    'attention   parameters   cache per token   users, predicted   users, run   seconds   tokens/s',
+    'attention   parameters   cache per token   users, predicted   users, run',
 );
 for (const [kind, config] of Object.entries(kinds)) {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'farthing-users-'));
@@ -76,8 +76,7 @@ for (const [kind, config] of Object.entries(kinds)) {
   rows.push({ kind, ...row });
   console.log(
     `${kind.padEnd(12)}${`${(row.parameters / 1e6).toFixed(0)}M`.padStart(10)}${`${row.cacheBytesPerToken} B`.padStart(18)}` +
-      `${String(row.predicted).padStart(19)}${String(row.users).padStart(13)}${row.seconds.toFixed(1).padStart(10)}` +
-      `${row.tokensPerSecond.toFixed(0).padStart(11)}`,
+      `${String(row.predicted).padStart(19)}${String(row.users).padStart(13)}`,
   );
   await writeResult('cache-users', from, { context, cacheBytes, rows });
 }
@@ -97,7 +96,6 @@ async function usersAtOnce(folder: string) {
     );
     return { prompt, maxTokens: ANSWER_TOKENS, sampling, stopTokens: new Set<number>(), topLogprobs: null };
   });
-  const start = performance.now();
   const generations = requests.map((request) => model.engine.submit(request));
   const finish = async (generation: (typeof generations)[number]) => {
     for await (const _ of generation);
@@ -113,7 +111,6 @@ async function usersAtOnce(folder: string) {
     }
   }
   await Promise.all(answered);
-  const seconds = (performance.now() - start) / 1000;
   const { preemptions, finished } = model.engine.status().counts;
   if (preemptions > 0 || finished.length !== users) {
     throw new Error(`${preemptions} requests were set aside and ${finished.length} of ${users} finished`);
@@ -124,7 +121,5 @@ async function usersAtOnce(folder: string) {
     cacheBytesPerToken: cacheBytesPerToken.model,
     predicted: Math.floor(blocks / Math.ceil(context / blockTokens)),
     users,
-    seconds,
-    tokensPerSecond: (users * context) / seconds,
   };
 }
