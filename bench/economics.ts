@@ -3,9 +3,6 @@
  * asks for) for several models, the figures of the cost explorer, and a surface of 10,000 points of batch and context.
  * Writes bench/results/economics.json.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import os from 'node:os';
 import { decodePoint } from '../src/economics/decode.ts';
 import { evaluate } from '../web/cost/evaluation.ts';
 import { geometric } from '../web/cost/figure.ts';
@@ -15,6 +12,7 @@ import { priceByBatch } from '../web/cost/figures/price-by-batch.ts';
 import { priceByContext } from '../web/cost/figures/price-by-context.ts';
 import { roofline } from '../web/cost/figures/roofline.ts';
 import { START } from '../web/cost/scenario.ts';
+import { origin, writeResult } from './result-file.ts';
 
 const FIGURES = [priceByBatch, priceByContext, roofline, cacheByUsers, breakEvenFigure];
 const SIDE = 100;
@@ -56,17 +54,4 @@ console.table(
     ),
   })),
 );
-mkdirSync('bench/results', { recursive: true });
-writeFileSync(
-  'bench/results/economics.json',
-  `${JSON.stringify(
-    {
-      date: new Date().toISOString(),
-      commit: execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim(),
-      machine: { cpu: os.cpus()[0]?.model, node: process.version },
-      rows,
-    },
-    null,
-    1,
-  )}\n`,
-);
+await writeResult('economics', origin(), { rows });

@@ -2,7 +2,6 @@
  * The model of the local engine against the engine: decode and prefill of two shapes, predicted from a probe of another
  * shape on this machine, then measured. `npx tsx bench/predict-local.ts [--quick]`
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -13,6 +12,7 @@ import { measure } from '../src/engine/measure.ts';
 import { probeEngine } from '../src/engine/probe.ts';
 import { openModel } from '../src/model/load.ts';
 import { SHAPES, writeRandomCheckpoint } from '../src/model/random-checkpoint.ts';
+import { origin, writeResult } from './result-file.ts';
 
 const quick = process.argv.includes('--quick');
 const CONTEXTS = quick ? [128, 2048] : [128, 2048, 8192];
@@ -64,8 +64,4 @@ function report(row: Row): void {
 
 const within = rows.filter(({ predicted, measured }) => Math.abs(predicted / measured - 1) <= 0.2).length;
 console.log(`${within} of ${rows.length} within 20 %; ${threads()} threads, ${instructionSet}`);
-mkdirSync('bench/results', { recursive: true });
-writeFileSync(
-  'bench/results/predict-local.json',
-  `${JSON.stringify({ date: new Date().toISOString(), processor: os.cpus()[0]?.model, threads: threads(), instructionSet, rates, rows }, null, 1)}\n`,
-);
+await writeResult('predict-local', origin(), { rates, rows });

@@ -4,11 +4,8 @@
  * sampling; the engine goes less deep by itself where that pays more. Every token must be the same. Writes
  * bench/results/speculation.json.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import os from 'node:os';
-import { threads } from '../src/backend/native.ts';
 import { type LanguageModel, loadModel } from '../src/index.ts';
+import { origin, writeResult } from './result-file.ts';
 
 const folder = process.argv[2] ?? 'models/farthing-tiny';
 const ROUNDS = 3;
@@ -109,11 +106,5 @@ function summary(values: readonly number[]) {
   return { median: sorted[sorted.length >> 1]!, min: sorted[0]!, max: sorted.at(-1)! };
 }
 
-const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-const machine = { processor: os.cpus()[0]?.model, cores: os.availableParallelism(), threads: threads() };
-mkdirSync('bench/results', { recursive: true });
-writeFileSync(
-  'bench/results/speculation.json',
-  `${JSON.stringify({ folder, machine, date: new Date().toISOString().slice(0, 10), commit, rows }, null, 2)}\n`,
-);
+await writeResult('speculation', origin(), { folder, rows });
 for (const model of models) await model.close();

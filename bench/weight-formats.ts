@@ -2,8 +2,7 @@
  * What a weight format costs: bits a weight, error of a weight and of a product, and bits per byte of the built-in model
  * on held-out tales. `npx tsx bench/weight-formats.ts` writes bench/results/weight-formats.json.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { here } from '../models/builtin-data.ts';
@@ -13,6 +12,7 @@ import { convertCheckpoint } from '../src/model/convert.ts';
 import { dequantiseBlocks, quantiseBlocks } from '../src/numerics/block-scales.ts';
 import { dequantiseFours, quantiseFours } from '../src/numerics/nvfp4.ts';
 import { bitsPerByte } from './held-out.ts';
+import { origin, writeResult } from './result-file.ts';
 
 const builtIn = path.join(here, 'farthing-tiny');
 const checkpoint = await openCheckpoint(builtIn);
@@ -100,9 +100,4 @@ for (const [name, { bits, through }] of Object.entries(formats)) {
   );
 }
 rmSync(scratch, { recursive: true });
-const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-mkdirSync('bench/results', { recursive: true });
-writeFileSync(
-  'bench/results/weight-formats.json',
-  `${JSON.stringify({ date: new Date().toISOString().slice(0, 10), commit, reference, rows }, null, 2)}\n`,
-);
+await writeResult('weight-formats', origin(), { reference, rows });
