@@ -31,10 +31,11 @@ static inline Octet load_octet(const uint8_t* p) {
   const __m512i both = _mm512_loadu_si512(p), half = _mm512_set1_epi8(15);
   return {quad_of_fours(_mm512_and_si512(both, half)), quad_of_fours(_mm512_and_si512(_mm512_srli_epi16(both, 4), half))};
 }
-// Sixteen positive e4m3 codes as floats: the bits of a float of exponent bias 7 instead of 127.
+// Sixteen positive e4m3 codes as floats: rebiased; a subnormal m / 8 · 2^-6 then reads (1 + m / 8) · 2^-7.
 static inline Vec load_scales(const uint8_t* p) {
   const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
-  return mul(_mm512_castsi512_ps(_mm512_slli_epi32(wide, 20)), splat(0x1p120f));
+  const Vec rebiased = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(wide, 20), _mm512_set1_epi32(120 << 23)));
+  return _mm512_mask_fmadd_ps(rebiased, _mm512_cmplt_epu32_mask(wide, _mm512_set1_epi32(8)), splat(2.0f), splat(-0x1p-6f));
 }
 
 #elif defined(FARTHING_avx2)

@@ -33,12 +33,19 @@ static inline PairVec quad_order(PairVec words) {
   const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
   return _mm512_shuffle_epi8(words, _mm512_broadcast_i32x4(order));
 }
+// The bytes of a normal number, (magnitude << 4) + 0x3C00 with the sign on top, are affine in the bits of its code; other
+// codes (zero, subnormal numbers, NaN) are rare, and looked up by their seven low bits.
 static inline Quad unpack_codes(__m512i codes) {
-  const auto look_up = [&](const ByteTable& table) {  // by the seven low bits
-    return _mm512_permutex2var_epi8(_mm512_load_si512(table.bytes), codes, _mm512_load_si512(table.bytes + 64));
-  };
-  const __m512i low = look_up(kLowBytes);
-  const __m512i high = _mm512_ternarylogic_epi64(look_up(kHighBytes), codes, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);  // a | (b & c)
+  __m512i low = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(0x0000000001020408), 0);
+  __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(0x1020404040404080), 0x3c);
+  const __m512i rarity = _mm512_sub_epi8(_mm512_add_epi8(codes, codes), _mm512_set1_epi8(16));
+  if (__builtin_expect(_mm512_cmpge_epu8_mask(rarity, _mm512_set1_epi8(static_cast<char>(2 * 0x7f - 16))) != 0, false)) {
+    const auto look_up = [&](const ByteTable& table) {
+      return _mm512_permutex2var_epi8(_mm512_load_si512(table.bytes), codes, _mm512_load_si512(table.bytes + 64));
+    };
+    low = look_up(kLowBytes);
+    high = _mm512_ternarylogic_epi64(look_up(kHighBytes), codes, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);  // a | (b & c)
+  }
   return {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
 }
 static inline Quad load_quad(const uint8_t* p) { return unpack_codes(_mm512_loadu_si512(p)); }

@@ -136,7 +136,8 @@ static void run_fp8_products(const Op& op, const Context& ctx, const Products& p
   using Element = Fp8Mode::Element;
   const View& shape = products.weight(0);
   const int panels = panels_of(shape.times);
-  const int padded = (padded_depth(shape) + Fp8Mode::kDepthStep - 1) / Fp8Mode::kDepthStep * Fp8Mode::kDepthStep;
+  constexpr int kDepthStep = kHasTiles ? 2 * kTilePairs : 1;
+  const int padded = (padded_depth(shape) + kDepthStep - 1) / kDepthStep * kDepthStep;
   const int64_t stride = Activations<Fp8Mode>::stride_for(padded);
   const int64_t numbers = stride * (kFp8Rows + kTileOverhang), spare = static_cast<int64_t>(scales.cols) * kFp8Rows;
   int64_t decoded_bytes = 0;

@@ -18,17 +18,23 @@ struct Finish {
   bool accumulate;
 };
 
-// Activations of a block, row by row; tiles may read (and ignore) a few rows beyond it.
+// Activations of a block, row by row.
 template <class Mode>
 struct Activations {
   typename Mode::Element* data;
   int64_t stride;
 
-  // An odd number of cache lines, lest equal columns of all rows meet in one set of the cache.
+  // Elements of a row: an odd number of cache lines, lest equal columns of all rows meet in one set of the cache.
   static int64_t stride_for(int depth) {
     constexpr int kLine = 64 / sizeof(typename Mode::Element);
     const int64_t lines = (static_cast<int64_t>(depth) * Mode::kPerPair / 2 + kLine - 1) / kLine;
     return (lines | 1) * kLine;
+  }
+  static int64_t room(int depth, int rows) { return stride_for(depth) * (rows + kTileOverhang); }
+  static Activations of(typename Mode::Element* data, int depth, int) { return {data, stride_for(depth)}; }
+
+  void take(int m, const float* row, int depth, int padded, bool round) const {
+    Mode::take_row(data + m * stride, row, depth, padded, round);
   }
 };
 
@@ -60,9 +66,7 @@ static void multiply_panels(const Activations<Mode>& a, const RowBlock& rows, co
   const int pairs = padded_depth(weight) / 2;
   const bool decode = kMayDecode && rows.count > kFewRows;
   const int step = kScaled || decode ? kBlockPairs : pairs;
-  const float* scales = kScaled && !kFours ? weight.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) *
-                                                                 ((weight.cols + kScaleBlock - 1) / kScaleBlock)
-                                           : nullptr;
+  const float* scales = kScaled && !kFours ? block_row_scales(weight, panel) : nullptr;
   alignas(64) uint8_t decoded[PANELS][kDecodedBytes];
   Vec totals[kMostRows][PANELS];
   const uint8_t* panels[PANELS];
@@ -128,11 +132,11 @@ template <class Mode, class Products>
 static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool round) {
   const View& shape = products.weight(0);
   const int panels = panels_of(shape.times);
-  const int padded = (padded_depth(shape) + Mode::kDepthStep - 1) / Mode::kDepthStep * Mode::kDepthStep;
-  Activations<Mode> a{nullptr, Activations<Mode>::stride_for(padded)};
-  const int64_t fitting = kBytesOfRows / (a.stride * static_cast<int64_t>(sizeof *a.data)) / kRowStep * kRowStep;
+  const int padded = padded_depth(shape);
+  const int64_t row = Activations<Mode>::stride_for(padded);
+  const int64_t fitting = kBytesOfRows / (row * static_cast<int64_t>(sizeof(typename Mode::Element))) / kRowStep * kRowStep;
   const int most = fitting > kRowsAtOnce ? kRowsAtOnce : fitting < kRowStep ? kRowStep : static_cast<int>(fitting);
-  a.data = ctx.local<typename Mode::Element>(a.stride * (most + kTileOverhang));
+  const auto a = Activations<Mode>::of(ctx.local<typename Mode::Element>(Activations<Mode>::room(padded, most)), padded, most);
   const auto blocks_of = [&](int product) { return (products.rows(product) + most - 1) / most; };
   int64_t blocks = 0, most_rows = 0;
   for (int p = 0; p < products.count(); ++p) {
@@ -162,7 +166,7 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
       for (int m = 0; m < rows.count; ++m) {
         rows.in[m] = products.in(product, first_row + m);
         rows.out[m] = products.out(product, first_row + m);
-        Mode::take_row(a.data + m * a.stride, rows.in[m], shape.cols, padded, round);
+        a.take(m, rows.in[m], shape.cols, padded, round);
       }
     }
     multiply(a, rows, products.weight(product), first, last, finish);
@@ -172,6 +176,10 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
 template <class Products>
 static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool fast) {
   const bool round = fast && products.weight(0).dtype != DType::PackedF32;
+#if defined(FARTHING_amx)
+  // the scales of FP4 change too often for tiles
+  if (round && products.weight(0).dtype != DType::PackedFP4) return run_products<TileMode>(op, ctx, products, finish, true);
+#endif
   if (kPairProducts && round) run_products<PairMode>(op, ctx, products, finish, true);
   else run_products<FloatMode>(op, ctx, products, finish, round);
 }

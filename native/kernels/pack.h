@@ -25,6 +25,11 @@ static inline int64_t panel_bytes(const View& packed) {
 static inline const uint8_t* panel_of(const View& packed, int panel) { return packed.u8() + panel * panel_bytes(packed); }
 static inline uint8_t* panel_to(const View& packed, int64_t panel) { return packed.u8() + panel * panel_bytes(packed); }
 
+// packed_fp8: the scales of a panel, one for each 128 of k.
+static inline const float* block_row_scales(const View& packed, int panel) {
+  return packed.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) * ((packed.cols + kScaleBlock - 1) / kScaleBlock);
+}
+
 // packed_fp4: the scales of 16 outputs for 16 of k from `block` · 16 on.
 static inline uint8_t* block_scales(const View& packed, int64_t panel, int64_t block) {
   return packed.u8() + panels_of(packed.times) * panel_bytes(packed) + (panel * (padded_depth(packed) / kFourBlock) + block) * kLanes;

@@ -23,7 +23,6 @@ static inline Vec round_to_bf16(Vec v) { return odd_floats(to_pairs(v, v)); }
 struct FloatMode {
   using Element = float;
   using Weights = FloatPair;
-  static constexpr int kDepthStep = 1;  // of k that activations are filled up to
   static constexpr int kPerPair = 2;
   static constexpr DType kScratchFormat = DType::PackedF32;  // of panels made on the way
 
@@ -59,7 +58,6 @@ struct FloatMode {
 struct PairMode {
   using Element = Pair;
   using Weights = PairVec;
-  static constexpr int kDepthStep = kHasTiles ? 2 * kTilePairs : 1;
   static constexpr int kPerPair = 1;
   static constexpr DType kScratchFormat = DType::PackedBF16;
 

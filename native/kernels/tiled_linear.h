@@ -1,97 +1,147 @@
-// The products of linear.h on matrix tiles, for operands of bf16 pairs: the same blocks of rows, panels and scales.
-// Each output is one chain over steps of 32 k in order (tiles.h); what fills up the last step is zero.
+// The products of linear.h on matrix tiles, for operands of bf16 pairs: the same panels and scales. Each output is one chain
+// over steps of 32 k in order (tiles.h); what fills up the last step is zero.
 
-// Panels of a block of k in steps for tiles: decoded, or as they are but for the last step, which is filled up.
-template <DType format, int PANELS>
-struct TilePanels {
-  static constexpr bool kDecodes = format == DType::PackedFP8;
-  static constexpr int kSteps = kDecodes ? kScaleBlock / 2 / kTilePairs : 1;
-  alignas(64) uint8_t scratch[PANELS][kSteps * kTileBytes];
-  const uint8_t* whole[PANELS];  // steps as they lie in memory, or decoded
-  const uint8_t* last[PANELS];   // the step that is filled up
-  int whole_steps, last_steps;
+constexpr int kStepDepth = 2 * kTilePairs, kTileElements = kTileRows16 * kTilePairs;
+constexpr int kPartSteps = kScaleBlock / kStepDepth, kPartPairs = kScaleBlock / 2;  // of k that shares a scale
 
-  // Pairs [first, first + count) of panels `panel`..
-  void take(const View& weight, int panel, int first, int count) {
-    whole_steps = kDecodes ? (count + kTilePairs - 1) / kTilePairs : count / kTilePairs;
-    last_steps = !kDecodes && count % kTilePairs ? 1 : 0;
-    for (int j = 0; j < PANELS; ++j) {
-      using From = Panel<PairMode, format>;
-      const uint8_t* from = panel_of(weight, panel + j) + From::offset(first);
-      uint8_t* to = scratch[j];
-      whole[j] = kDecodes ? to : from;
-      last[j] = to;
-      if constexpr (kDecodes) {
-        for (int p = 0; p < count; p += 2, to += 2 * 64) {
-          __builtin_prefetch(from + From::offset(p) + kBytesAhead);
-          From(from + From::offset(p)).put(to);
-        }
-      } else {
-        const int done = whole_steps * kTilePairs;
-        for (int p = done; p < count; ++p, to += 64) From(from + From::offset(p)).put(to);
-      }
-      if (count % kTilePairs) memset(to, 0, (kTilePairs - count % kTilePairs) * 64);
-    }
+// Activations as tiles, tile[row / 16][k / 32][16][32] bf16, so that a product reads them in one stream.
+struct TileMode {
+  using Element = Pair;
+};
+template <>
+struct Activations<TileMode> {
+  Pair* data;
+  int64_t stride;  // of a tile of rows
+
+  static int steps(int depth) { return (depth + kStepDepth - 1) / kStepDepth; }
+  static int64_t stride_for(int depth) { return steps(depth) * kTilePairs; }
+  static int64_t room(int depth, int rows) { return stride_for(depth) * rows; }
+  static Activations of(Pair* data, int depth, int) { return {data, int64_t{steps(depth)} * kTileElements}; }
+
+  Pair* at(int m, int step) const { return data + m / kTileRows16 * stride + step * kTileElements + m % kTileRows16 * kTilePairs; }
+  void take(int m, const float* row, int depth, int, bool) const {
+    Pair* to = at(m, 0);
+    for (int k = 0; k < depth; k += kStepDepth, to += kTileElements)
+      PairMode::take_row(to, row + k, depth - k < kStepDepth ? depth - k : kStepDepth, kStepDepth, true);
   }
 };
 
-// Sums of ROWS x 16 rows of a over the taken pairs, into sums[row][PANELS * 16].
-template <int ROWS, DType format, int PANELS>
-static inline void sum_tiles(const Pair* a, int64_t row, const TilePanels<format, PANELS>& b, float* sums) {
-  clear_tiles<ROWS, PANELS>();
-  tile_steps<ROWS, PANELS>(a, row, kTileRows16 * row, kTilePairs, b.whole, b.whole_steps);
-  tile_steps<ROWS, PANELS>(a + b.whole_steps * kTilePairs, row, kTileRows16 * row, kTilePairs, b.last, b.last_steps);
-  store_tiles<ROWS, PANELS>(sums, PANELS * kLanes);
+// FP8 panels [first, last), PANELS at a time. Nothing waits: while tiles multiply one part of 128 k, the next part is decoded
+// between their steps, so that memory is read without a pause, and vectors scale and add the sums of the rows before.
+template <int ROWS, int PANELS>
+static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
+  using From = Panel<PairMode, DType::PackedFP8>;
+  constexpr int kRows = ROWS * kTileRows16, kWidth = PANELS * kLanes, kBytesAhead = 2048;
+  constexpr int kQuads = kPartPairs / From::kPairsAtOnce;  // of a part of a panel
+  const int pairs = padded_depth(weight) / 2, parts = (pairs + kPartPairs - 1) / kPartPairs;
+  const int groups = (rows.count + kRows - 1) / kRows, turns = (last - first) / PANELS * parts;
+  alignas(64) uint8_t decoded[2][PANELS][kPartSteps * kTileBytes];
+  alignas(64) float sums[2][kRows][kWidth], totals[kRowsAtOnce][kWidth];
+  const auto pairs_of = [&](int part) { return pairs - part * kPartPairs < kPartPairs ? pairs - part * kPartPairs : kPartPairs; };
+
+  struct Part {
+    int panel, index;
+  } next{first, 0}, now = next;  // what is decoded and what is multiplied
+  struct {
+    Part part;
+    int m = 0, until = 0;
+    const float* sums;
+  } waiting;  // rows that are multiplied and not finished
+  const auto finish_quarter = [&](int quarter) {
+    const int from = waiting.m + quarter * (kRows / kPartSteps), to = from + kRows / kPartSteps;
+    const int until = to < waiting.until ? to : waiting.until;
+    if (from >= until) return;
+    const auto [panel, part] = waiting.part;
+    const Vec scale = splat(block_row_scales(weight, panel)[part]);
+    const float* sum = waiting.sums + (from - waiting.m) * kWidth;
+    float* total = totals[from];
+    if (part + 1 == parts) {
+      for (int m = from; m < until; ++m, sum += kWidth, total += kWidth)
+        for (int j = 0; j < PANELS; ++j)
+          write_sums(rows, m, panel + j, weight.times, fma(scale, load(sum + j * kLanes), part == 0 ? zero() : load(total + j * kLanes)), finish);
+    } else {
+      for (int i = 0; i < (until - from) * kWidth; i += kLanes)
+        store(total + i, fma(scale, load(sum + i), part == 0 ? zero() : load(total + i)));
+    }
+  };
+  int written = 0;  // of the two rooms for sums
+  for (int turn = 0; turn <= turns; ++turn) {
+    const int count = turn < turns ? pairs_of(next.index) : 0, steps = turn > 0 ? (pairs_of(now.index) + kTilePairs - 1) / kTilePairs : 0;
+    const uint8_t* codes[PANELS];
+    for (int j = 0; j < PANELS; ++j) {
+      codes[j] = panel_of(weight, next.panel + j) + From::offset(next.index * kPartPairs);
+      if (count % kTilePairs) memset(decoded[turn % 2][j] + count * 64, 0, (kTilePairs - count % kTilePairs) * 64);
+    }
+    int quad = 0;
+    for (int group = 0; group < groups; ++group) {
+      const int m = group * kRows;
+      if (steps) clear_tiles<ROWS, PANELS>();
+      for (int s = 0; s < kPartSteps; ++s) {
+        for (const int end = count ? (group * kPartSteps + s + 1) * PANELS * kQuads / (groups * kPartSteps) : 0; quad < end; ++quad) {
+          const int j = quad / kQuads, q = quad % kQuads;
+          if (q * From::kPairsAtOnce >= count) continue;
+          __builtin_prefetch(codes[j] + q * kQuadBytes + kBytesAhead);
+          From(codes[j] + q * kQuadBytes).put(decoded[turn % 2][j] + q * 2 * kQuadBytes);
+        }
+        finish_quarter(s);
+        if (s >= steps) continue;
+        const uint8_t* step[PANELS];
+        for (int j = 0; j < PANELS; ++j) step[j] = decoded[(turn + 1) % 2][j] + s * kTileBytes;
+        tile_steps<ROWS, PANELS>(a.at(m, now.index * kPartSteps + s), kTilePairs, a.stride, 0, step, 1);
+      }
+      waiting.until = 0;
+      if (!steps) continue;
+      store_tiles<ROWS, PANELS>(sums[written][0], kWidth);
+      waiting = {now, m, m + kRows < rows.count ? m + kRows : rows.count, sums[written][0]};
+      written ^= 1;
+    }
+    now = next;
+    if (++next.index == parts) next = {next.panel + PANELS, 0};
+  }
+  for (int quarter = 0; quarter < kPartSteps; ++quarter) finish_quarter(quarter);
 }
 
-template <DType format, int PANELS>
-static void multiply_tiles(const Activations<PairMode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
-  constexpr bool kScaled = format == DType::PackedFP8;
+// PANELS BF16 panels, all of k in one chain.
+template <int PANELS>
+static void multiply_stored(const Activations<TileMode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
   constexpr int kRowTiles = PANELS <= 2 ? 2 : 1, kRows = kRowTiles * kTileRows16, kWidth = PANELS * kLanes;
-  const int pairs = padded_depth(weight) / 2, span = kScaled ? kScaleBlock / 2 : pairs;
-  const float* scales = kScaled ? weight.scales + static_cast<int64_t>(panel * kLanes / kScaleBlock) *
-                                                      ((weight.cols + kScaleBlock - 1) / kScaleBlock)
-                                : nullptr;
-  alignas(64) float totals[kScaled ? kRowsAtOnce : 1][kWidth];
+  const int pairs = padded_depth(weight) / 2, whole = pairs / kTilePairs, left = pairs % kTilePairs;
+  alignas(64) uint8_t last[PANELS][kTileBytes] = {};  // the step that is filled up
   alignas(64) float sums[kRows][kWidth];
-  TilePanels<format, PANELS> b;
-  for (int first = 0; first < pairs; first += span) {
-    b.take(weight, panel, first, pairs - first < span ? pairs - first : span);
-    for (int m = 0; m < rows.count; m += kRows) {
-      const int left = rows.count - m < kRows ? rows.count - m : kRows;
-      const Pair* from = a.data + m * a.stride + first;
-      if (first + span >= pairs) prefetch_outputs(rows, m, left, panel, PANELS);
-      if (left > kTileRows16) sum_tiles<kRowTiles>(from, a.stride, b, sums[0]);
-      else sum_tiles<1>(from, a.stride, b, sums[0]);
-      const bool ends = first + span >= pairs;
-      for (int i = 0; i < left; ++i) {
-        for (int j = 0; j < PANELS; ++j) {
-          Vec sum = load(sums[i] + j * kLanes);
-          if constexpr (kScaled) {
-            float* total = totals[m + i] + j * kLanes;
-            sum = fma(splat(scales[first / span]), sum, first == 0 ? zero() : load(total));
-            store(total, sum);
-          }
-          if (ends) write_sums(rows, m + i, panel + j, weight.times, sum, finish);
-        }
-      }
-    }
+  const uint8_t *from[PANELS], *end[PANELS];
+  for (int j = 0; j < PANELS; ++j) {
+    from[j] = panel_of(weight, panel + j);
+    end[j] = last[j];
+    memcpy(last[j], from[j] + whole * kTileBytes, left * 64);
+  }
+  for (int m = 0; m < rows.count; m += kRows) {
+    prefetch_outputs(rows, m, kRows, panel, PANELS);
+    const auto sum = [&]<int ROWS>(std::integral_constant<int, ROWS>) {
+      clear_tiles<ROWS, PANELS>();
+      tile_steps<ROWS, PANELS>(a.at(m, 0), kTilePairs, a.stride, kTileElements, from, whole);
+      tile_steps<ROWS, PANELS>(a.at(m, whole), kTilePairs, a.stride, kTileElements, end, left > 0);
+      store_tiles<ROWS, PANELS>(sums[0], kWidth);
+    };
+    if (rows.count - m > kTileRows16) sum(std::integral_constant<int, kRowTiles>{});
+    else sum(std::integral_constant<int, 1>{});
+    for (int i = 0; i < kRows && m + i < rows.count; ++i)
+      for (int j = 0; j < PANELS; ++j) write_sums(rows, m + i, panel + j, weight.times, load(sums[i] + j * kLanes), finish);
   }
 }
 
-template <int PANELS>
-static inline void multiply_tiles(const Activations<PairMode>& a, const RowBlock& rows, const View& weight, int panel, const Finish& finish) {
-  if (weight.dtype == DType::PackedFP8) multiply_tiles<DType::PackedFP8, PANELS>(a, rows, weight, panel, finish);
-  else multiply_tiles<DType::PackedBF16, PANELS>(a, rows, weight, panel, finish);
-}
-
-// Panels [first, last) of a block of rows; one tile of rows takes four panels at once, more take two.
-static void multiply(const Activations<PairMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
-  // the scales of FP4 change too often for tiles
-  if (weight.dtype == DType::PackedFP4) return multiply<PairMode>(a, rows, weight, first, last, finish);
+// Panels [first, last) of a block of rows.
+static void multiply(const Activations<TileMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
+  if (weight.dtype == DType::PackedFP8) {
+    if (rows.count <= kTileRows16) return multiply_decoded<1, 1>(a, rows, weight, first, last, finish);
+    if (rows.count <= 2 * kTileRows16) return multiply_decoded<2, 1>(a, rows, weight, first, last, finish);
+    const int even = first + (last - first) / 2 * 2;
+    if (even > first) multiply_decoded<2, 2>(a, rows, weight, first, even, finish);
+    if (last > even) multiply_decoded<2, 1>(a, rows, weight, even, last, finish);
+    return;
+  }
   int panel = first;
   if (rows.count <= kTileRows16)
-    for (; panel + 4 <= last && panel % 4 == 0; panel += 4) multiply_tiles<4>(a, rows, weight, panel, finish);
-  for (; panel + 2 <= last && panel % 2 == 0; panel += 2) multiply_tiles<2>(a, rows, weight, panel, finish);
-  for (; panel < last; ++panel) multiply_tiles<1>(a, rows, weight, panel, finish);
+    for (; panel + 4 <= last; panel += 4) multiply_stored<4>(a, rows, weight, panel, finish);
+  for (; panel + 2 <= last; panel += 2) multiply_stored<2>(a, rows, weight, panel, finish);
+  for (; panel < last; ++panel) multiply_stored<1>(a, rows, weight, panel, finish);
 }

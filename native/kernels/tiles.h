@@ -27,6 +27,10 @@ static inline void tile_load(const void* from, int64_t stride_bytes) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride_bytes), "i"(TILE) : "memory");
 }
 template <int TILE>
+static inline void tile_read(const void* from, int64_t stride_bytes) {  // a load that the compiler does not order with stores
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride_bytes), "i"(TILE));
+}
+template <int TILE>
 static inline void tile_store(void* to, int64_t stride_bytes) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride_bytes), "i"(TILE) : "memory");
 }
@@ -35,7 +39,8 @@ static inline void tile_multiply() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
 
-// Tiles can be used while it lives; a thread's kernel holds one. Where a and c need but a few rows, they have no more.
+// Tiles can be used while it lives, and vectors flush subnormals as tiles do; a thread's kernel holds one. Where a and c
+// need but a few rows, they have no more.
 struct Tiles {
   explicit Tiles(int64_t most_rows) {
     const uint8_t m = most_rows < kTileRows16 ? static_cast<uint8_t>(most_rows) : kTileRows16;
@@ -45,28 +50,41 @@ struct Tiles {
       uint8_t rows[16];
     } shapes{.rows = {m, m, m, m, m, m, kTilePairs, kTilePairs}};  // c, c, c, c, a, a, b, b
     asm volatile("ldtilecfg %0" ::"m"(shapes));
+    const uint32_t flushing = before_ | 0x8040;  // subnormal results and operands are zero
+    asm volatile("ldmxcsr %0" ::"m"(flushing) : "memory");
   }
   Tiles(const Tiles&) = delete;
-  ~Tiles() { asm volatile("tilerelease"); }
+  ~Tiles() {
+    asm volatile("tilerelease");
+    asm volatile("ldmxcsr %0" ::"m"(before_) : "memory");
+  }
+
+ private:
+  const uint32_t before_ = _mm_getcsr();
 };
 
 // c[i][j] += a[i] · b[j] over steps of 16 pairs, for ROWS x COLUMNS tiles, ROWS * COLUMNS <= 4; register
 // i * COLUMNS + j holds c[i][j]. Of a: how far its rows, its tiles and its steps lie apart; of b: its rows.
 template <int ROWS, int COLUMNS>
-static inline void tile_steps(const Pair* a, int64_t row, int64_t tile, int64_t step, const uint8_t* const* b, int steps,
-                              int64_t b_row_bytes = 64) {
+[[gnu::always_inline]] static inline void tile_steps(const Pair* a, int64_t row, int64_t tile, int64_t step, const uint8_t* const* b,
+                                                     int steps, int64_t b_row_bytes = 64) {
   static_assert(ROWS <= 2 && ROWS * COLUMNS <= 4);
-  for (int s = 0; s < steps; ++s, a += step) {
-    tile_load<4>(a, row * sizeof(Pair));
-    if constexpr (ROWS == 2) tile_load<5>(a + tile, row * sizeof(Pair));
-    const auto column = [&]<int J>(std::integral_constant<int, J>) {
-      tile_load<6 + J % 2>(b[J] + s * kTilePairs * b_row_bytes, b_row_bytes);
+  const Pair* second = a + tile;
+  const uint8_t *b0 = b[0], *b1 = b[COLUMNS > 1], *b2 = b[COLUMNS > 2 ? 2 : 0], *b3 = b[COLUMNS > 3 ? 3 : 0];
+  asm volatile("" ::: "memory");  // what was stored is read by what follows, which says so no more
+  for (; steps > 0; --steps, a += step, second += step) {
+    tile_read<4>(a, row * sizeof(Pair));
+    if constexpr (ROWS == 2) tile_read<5>(second, row * sizeof(Pair));
+    const auto column = [&]<int J>(std::integral_constant<int, J>, const uint8_t*& from) [[gnu::always_inline]] {
+      tile_read<6 + J % 2>(from, b_row_bytes);
       tile_multiply<J, 4, 6 + J % 2>();
       if constexpr (ROWS == 2) tile_multiply<COLUMNS + J, 5, 6 + J % 2>();
+      from += kTilePairs * b_row_bytes;
     };
-    [&]<int... J>(std::integer_sequence<int, J...>) {
-      (column(std::integral_constant<int, J>{}), ...);
-    }(std::make_integer_sequence<int, COLUMNS>{});
+    column(std::integral_constant<int, 0>{}, b0);
+    if constexpr (COLUMNS > 1) column(std::integral_constant<int, 1>{}, b1);
+    if constexpr (COLUMNS > 2) column(std::integral_constant<int, 2>{}, b2);
+    if constexpr (COLUMNS > 3) column(std::integral_constant<int, 3>{}, b3);
   }
 }
 

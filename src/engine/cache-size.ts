@@ -10,7 +10,7 @@ export interface CacheOptions {
   readonly sequences?: number;
   /** Memory for the cache; default: `sequences` whole contexts, at most a quarter of the machine's memory. */
   readonly cacheBytes?: number;
-  /** Most tokens computed in one step; more make prompts faster and the steps of others longer. */
+  /** Most tokens computed in one step (default 512); half as many of prompts where others wait for their next token. */
   readonly stepTokens?: number;
   /** Most tokens drafted for a sequence in one step, where the model has an MTP module; 0 drafts none. Default 3. */
   readonly drafts?: number;
@@ -22,7 +22,7 @@ const BLOCK_TOKENS = 64;
 export function runnerLimits(
   config: ModelConfig,
   cacheDtype: CacheDType,
-  { sequences = 32, cacheBytes = machineBytes() / 4, stepTokens = 256, drafts: wanted = 3 }: CacheOptions,
+  { sequences = 32, cacheBytes = machineBytes() / 4, stepTokens = 512, drafts: wanted = 3 }: CacheOptions,
 ): RunnerLimits {
   const blocksPerContext = Math.ceil(config.maxPositionEmbeddings / BLOCK_TOKENS);
   const drafts = hasMtp(config) ? wanted : 0;

@@ -206,6 +206,7 @@ export class Scheduler {
       left -= entry.drafts.length;
       take(entry, 1);
     }
+    if (decoding.length > 0) left = Math.min(left, Math.ceil(this.limits.stepTokens / 2));
     for (const entry of ready) {
       if (left === 0) break;
       if (!decodes(entry)) take(entry, Math.min(left, entry.tokens.length - entry.computed));
