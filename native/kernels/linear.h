@@ -148,7 +148,7 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
   // few blocks: small chunks, so that all threads have work; many: wide ones, so that activations are taken less often
   int chunk = 4;
   const auto chunks_of = [&](int width) { return (panels + width - 1) / width; };
-  while (chunk < panels && blocks * chunks_of(2 * chunk) >= 8 * ctx.threads) chunk *= 2;
+  while (chunk < panels && blocks * chunks_of(2 * chunk) >= 4 * ctx.threads) chunk *= 2;
   const int chunks = chunks_of(chunk);
 
   RowBlock rows;

@@ -87,6 +87,23 @@ describe.each(each)('%s weights, %s compute', (format, compute) => {
     expectProduct(held(added), operand(x.values), w, () => 0.5);
   });
 
+  test('a row has the same bits, whatever rows are multiplied beside it', async () => {
+    const [most, n, k] = [70, 83, 390];
+    const graph = createGraph(compute);
+    const x = matrix(noise(most * k, 6), k);
+    const packed = packedOf(graph, stored(storedAs[format], n, k, 7), format);
+    const counts = [most, 1, 2, 3, 4, 5, 13, 16, 17, 32, 33, 49];
+    const products = counts.map((rows) => {
+      const y = room(rows, n);
+      const reads = [matrix(x.values.slice(0, rows * k), k).tensor, packed, null];
+      graph.ops.push({ kernel: 'linear', writes: [y], reads, scalars: flags(compute, 0) });
+      return y;
+    });
+    await runGraph(graph);
+    const all = held(products[0]!);
+    for (const y of products) expect(held(y)).toEqual(all.slice(0, held(y).length));
+  });
+
   test('columns of wider tensors are read and written in place', async () => {
     const [rows, n, k] = [14, 37, 75];
     const graph = createGraph(compute);

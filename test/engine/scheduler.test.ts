@@ -221,9 +221,24 @@ test('decoding goes on in every step while a long prompt is read in chunks', () 
   const decoding = scheduler.add([1], 20);
   run(scheduler, 1);
   const long = scheduler.add(new Array<number>(40).fill(2), 1);
-  const steps = run(scheduler, 6);
+  const steps = run(scheduler, 10);
   for (const step of steps) expect(step).toContain(decoding);
   expect(long.state).toBe('done');
+});
+
+test('a prompt takes all of a step, or half of one in which others wait for their next token', () => {
+  const counts = (scheduler: Scheduler) => {
+    scheduler.admit();
+    return scheduler.plan().map(({ count }) => count);
+  };
+  const alone = new Scheduler(roomy);
+  alone.add(new Array<number>(40).fill(2), 1);
+  expect(counts(alone)).toEqual([8]);
+  const beside = new Scheduler(roomy);
+  beside.add([1], 20);
+  run(beside, 1);
+  beside.add(new Array<number>(40).fill(2), 1);
+  expect(counts(beside)).toEqual([1, 4]);
 });
 
 test('a request that could never fit is refused with its numbers', () => {
