@@ -8,6 +8,7 @@ import path from 'node:path';
 import { instructionSet, threads } from '../src/backend/native.ts';
 import { parseArchitecture } from '../src/economics/architecture.ts';
 import { fitEngineRates, localDecode, localPrefill } from '../src/economics/local-engine.ts';
+import { STEP_TOKENS } from '../src/engine/cache-size.ts';
 import { measure } from '../src/engine/measure.ts';
 import { probeEngine } from '../src/engine/probe.ts';
 import { openModel } from '../src/model/load.ts';
@@ -20,8 +21,11 @@ const BATCHES = [1, 4, 16];
 const DECODE = quick ? 4 : 16;
 const REPEAT = 3;
 
-const probe = await probeEngine('fp8', 'fast');
-const rates = fitEngineRates(parseArchitecture(probe.config, 'probe'), probe.steps);
+const probes = await probeEngine('fp8', 'fast');
+const rates = fitEngineRates(
+  probes.map(({ config, steps }) => ({ architecture: parseArchitecture(config, 'probe'), steps })),
+  STEP_TOKENS,
+);
 
 interface Row {
   readonly shape: string;

@@ -16,7 +16,7 @@ namespace farthing {
 
 namespace {
 
-// Spinning is cheaper than sleeping for the microseconds between two ops; after that the thread sleeps until it is
+// Spinning is cheaper than sleeping for the microseconds between two ops, or two steps; after that the thread sleeps until it is
 // woken, so on a crowded machine the one we wait for gets the core.
 constexpr int kSpins = 2000;
 
@@ -82,6 +82,7 @@ class Pool {
   void work(int thread) {
     uint64_t seen = 0;
     for (;;) {
+      for (int spins = 0; spins < kSpins && started_.load(std::memory_order_acquire) == seen; ++spins) CPU_RELAX();
       {
         std::unique_lock lock(mutex_);
         wake_.wait(lock, [&] { return started_ != seen; });
@@ -110,7 +111,7 @@ class Pool {
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  uint64_t started_ = 0;
+  std::atomic<uint64_t> started_ = 0;
   bool stopping_ = false;
   const std::vector<Op>* ops_ = nullptr;
   const int64_t* lengths_ = nullptr;

@@ -1,7 +1,7 @@
 /**
- * The engine of this package on the machine at hand, predicted from how fast its kernels ran there on another, small
- * model. A step is a list of operations, one after the other: each has a fixed cost, and time for its weights, its pairs
- * of query and cached token, or its bytes. Latent attention only; answers as `farthing bench` measures them.
+ * The engine of this package on the machine at hand, predicted from how fast its kernels ran there on other models, a
+ * narrow and a wide one. A step is a list of operations, one after the other: each has a fixed cost, and time for its
+ * weights, its pairs of query and cached token, or its bytes. Latent attention only; answers as `farthing bench` measures them.
  */
 import type { Architecture } from './architecture.ts';
 import { distinctExperts } from './expert-traffic.ts';
@@ -22,19 +22,29 @@ export interface ObservedStep extends LocalStep {
 /** Seconds for a unit of work (a weight, an operation) at some number of rows; rows rise. */
 type Curve = readonly { readonly rows: number; readonly seconds: number }[];
 
-export interface EngineRates {
+/** Rates at one width of model. */
+interface WidthRates {
+  readonly hidden: number;
   readonly secondsPerCall: number;
   readonly secondsPerByte: number;
   readonly linear: Curve;
   readonly head_linear: Curve;
   readonly expert_linear: Curve;
-  readonly attention: { readonly prefill: Curve; readonly decode: Curve };
+  readonly attention: { readonly prefill: DepthCurves; readonly decode: DepthCurves };
 }
+
+export interface EngineRates {
+  /** Tokens that the engine takes into one step of a prompt. */
+  readonly stepTokens: number;
+  /** The narrowest first. */
+  readonly widths: readonly WidthRates[];
+}
+
+/** Curves after contexts of some lengths, which rise. */
+type DepthCurves = readonly { readonly depth: number; readonly curve: Curve }[];
 
 const PRODUCTS = ['linear', 'head_linear', 'expert_linear'] as const;
 const ATTENTION = 'latent_attention';
-/** Tokens that the engine takes into one step of a prompt. */
-const STEP_TOKENS = 256;
 
 class LocalEngineError extends Error {
   override name = 'LocalEngineError';
@@ -43,8 +53,8 @@ class LocalEngineError extends Error {
 /** Tokens a second of reading a prompt of so many tokens. */
 export function localPrefill(a: Architecture, rates: EngineRates, promptTokens: number): number {
   let seconds = 0;
-  for (let start = 0; start < promptTokens; start += STEP_TOKENS) {
-    const tokensEach = Math.min(STEP_TOKENS, promptTokens - start);
+  for (let start = 0; start < promptTokens; start += rates.stepTokens) {
+    const tokensEach = Math.min(rates.stepTokens, promptTokens - start);
     seconds += stepSeconds(a, rates, { phase: 'prefill', sequences: 1, tokensEach, start });
   }
   return promptTokens / seconds;
@@ -55,7 +65,17 @@ export function localDecode(a: Architecture, rates: EngineRates, batch: number, 
   return batch / stepSeconds(a, rates, { phase: 'decode', sequences: batch, tokensEach: 1, start: context });
 }
 
-function stepSeconds(a: Architecture, rates: EngineRates, step: LocalStep): number {
+/** Between the widths on either side of the model's, on a straight line of logarithms; the nearest width beyond them. */
+function stepSeconds(a: Architecture, { widths }: EngineRates, step: LocalStep): number {
+  return between(
+    widths,
+    a.hidden,
+    ({ hidden }) => hidden,
+    (rates) => secondsAtWidth(a, rates, step),
+  );
+}
+
+function secondsAtWidth(a: Architecture, rates: WidthRates, step: LocalStep): number {
   const work = workOf(a, step);
   let seconds = work.calls * rates.secondsPerCall + work.bytes * rates.secondsPerByte;
   for (const kernel of PRODUCTS) {
@@ -63,14 +83,27 @@ function stepSeconds(a: Architecture, rates: EngineRates, step: LocalStep): numb
     seconds += weights * at(rates[kernel], rows);
   }
   seconds += work.headWeights * at(rates.linear, step.sequences);
-  return seconds + work.attention * at(rates.attention[step.phase], step.sequences * step.tokensEach);
+  const perPair = between(
+    rates.attention[step.phase],
+    step.start,
+    ({ depth }) => depth,
+    ({ curve }) => at(curve, step.sequences * step.tokensEach),
+  );
+  return seconds + work.attention * perPair;
 }
 
 /**
- * Rates from steps of a probe.
- * @param a architecture of the probe; its vocabulary is too small for the head to count
+ * Rates from steps of probes, the narrowest model first.
+ * @param probes architectures with vocabularies too small for the head to count
  */
-export function fitEngineRates(a: Architecture, observed: readonly ObservedStep[]): EngineRates {
+export function fitEngineRates(
+  probes: readonly { readonly architecture: Architecture; readonly steps: readonly ObservedStep[] }[],
+  stepTokens: number,
+): EngineRates {
+  return { stepTokens, widths: probes.map(({ architecture, steps }) => fitWidthRates(architecture, steps)) };
+}
+
+function fitWidthRates(a: Architecture, observed: readonly ObservedStep[]): WidthRates {
   const isOther = (kernel: string) => kernel !== ATTENTION && !PRODUCTS.some((product) => product === kernel);
   const others = ({ kernels }: ObservedStep) => kernels.filter(({ kernel }) => isOther(kernel));
   const seconds = (kernels: ObservedStep['kernels']) => kernels.reduce((all, each) => all + each.seconds, 0);
@@ -100,13 +133,19 @@ export function fitEngineRates(a: Architecture, observed: readonly ObservedStep[
       const { rows, weights } = workOf(a, step)[kernel];
       return { rows, work: weights };
     });
-  const attention = (phase: LocalStep['phase']) =>
-    curve(
-      ATTENTION,
-      observed.filter((step) => step.phase === phase && step.start >= tokens(step)),
-      (step) => ({ rows: tokens(step), work: workOf(a, step).attention }),
-    );
+  const attention = (phase: LocalStep['phase']): DepthCurves => {
+    const steps = observed.filter((step) => step.phase === phase && step.start > 0);
+    return ascending(steps.map(({ start }) => start)).map((depth) => ({
+      depth,
+      curve: curve(
+        ATTENTION,
+        steps.filter(({ start }) => start === depth),
+        (step) => ({ rows: tokens(step), work: workOf(a, step).attention }),
+      ),
+    }));
+  };
   return {
+    hidden: a.hidden,
     secondsPerCall,
     secondsPerByte: Math.max(0, moved) / workOf(a, most).bytes,
     linear: product('linear'),
@@ -116,21 +155,34 @@ export function fitEngineRates(a: Architecture, observed: readonly ObservedStep[
   };
 }
 
-/** On a straight line between the points around `rows`, both axes logarithmic; the nearest point beyond them. */
-function at(curve: Curve, rows: number): number {
-  const last = curve.at(-1)!;
-  const next = curve.findIndex((point) => point.rows >= rows);
-  if (next <= 0) return (next === 0 ? curve[0]! : last).seconds;
-  const [low, high] = [curve[next - 1]!, curve[next]!];
-  const share = Math.log(rows / low.rows) / Math.log(high.rows / low.rows);
-  return low.seconds * (high.seconds / low.seconds) ** share;
+const at = (curve: Curve, rows: number) =>
+  between(
+    curve,
+    rows,
+    (point) => point.rows,
+    ({ seconds }) => seconds,
+  );
+
+/** On a straight line between the points around x, both axes logarithmic; the nearest point beyond them. */
+function between<Point>(
+  points: readonly Point[],
+  x: number,
+  xOf: (point: Point) => number,
+  yOf: (point: Point) => number,
+): number {
+  const next = points.findIndex((point) => xOf(point) >= x);
+  if (next <= 0) return yOf(points.at(next)!);
+  const [low, high] = [points[next - 1]!, points[next]!];
+  const share = Math.log(x / xOf(low)) / Math.log(xOf(high) / xOf(low));
+  return yOf(low) ** (1 - share) * yOf(high) ** share;
 }
 
+const ascending = (values: readonly number[]) => [...new Set(values)].sort((one, other) => one - other);
+
 function meanByRows(points: Curve): Curve {
-  const rows = [...new Set(points.map((point) => point.rows))].sort((one, other) => one - other);
-  return rows.map((each) => {
-    const same = points.filter((point) => point.rows === each);
-    return { rows: each, seconds: same.reduce((sum, point) => sum + point.seconds, 0) / same.length };
+  return ascending(points.map(({ rows }) => rows)).map((rows) => {
+    const same = points.filter((point) => point.rows === rows);
+    return { rows, seconds: same.reduce((sum, point) => sum + point.seconds, 0) / same.length };
   });
 }
 

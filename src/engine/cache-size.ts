@@ -16,13 +16,16 @@ export interface CacheOptions {
   readonly drafts?: number;
 }
 
+/** Most tokens computed in one step, unless the caller says otherwise. */
+export const STEP_TOKENS = 512;
+
 /** Tokens that share a block: as in FlashMLA. Only whole blocks are found again by the prefix cache. */
 const BLOCK_TOKENS = 64;
 
 export function runnerLimits(
   config: ModelConfig,
   cacheDtype: CacheDType,
-  { sequences = 32, cacheBytes = machineBytes() / 4, stepTokens = 512, drafts: wanted = 3 }: CacheOptions,
+  { sequences = 32, cacheBytes = machineBytes() / 4, stepTokens = STEP_TOKENS, drafts: wanted = 3 }: CacheOptions,
 ): RunnerLimits {
   const blocksPerContext = Math.ceil(config.maxPositionEmbeddings / BLOCK_TOKENS);
   const drafts = hasMtp(config) ? wanted : 0;

@@ -1,6 +1,7 @@
 /** How fast a model reads prompts and writes tokens here: steps of the model itself, without sampling. */
 import type { Model } from '../model/load.ts';
 import { createRunner, type Runner, type SequenceChunk } from '../model/runner.ts';
+import { STEP_TOKENS } from './cache-size.ts';
 import { type DiskShare, measureDisk } from './disk-share.ts';
 import { argmax } from './sampler.ts';
 
@@ -41,8 +42,6 @@ export interface Measurement {
   };
 }
 
-/** Tokens of a prompt that go through the model in one step, as the engine does it. */
-const STEP_TOKENS = 256;
 const BLOCK_TOKENS = 64;
 
 /** @throws RangeError when prompt or depth + decode exceed the model's context */
