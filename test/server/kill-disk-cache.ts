@@ -106,7 +106,7 @@ function askAll(served: Served, questions: readonly Question[], salts: readonly 
 /** Cuts a file short, or leaves a hole of zeros in it. */
 function tear(file: string, roll: ReturnType<typeof dice>): void {
   const content = readFileSync(file);
-  const at = roll(content.length - 512);
+  const at = roll(Math.max(1, content.length - 512));
   if (roll(2) === 0) truncateSync(file, at);
-  else writeFileSync(file, content.fill(0, at, at + 512));
+  else writeFileSync(file, content.fill(0, at, Math.min(at + 512, content.length)));
 }

@@ -16,7 +16,7 @@ test('of hundreds of requests of all manners at 64 connections none is lost, mix
   const model = await loadModel('models/farthing-tiny', { sequences: 1, drafts: 0 });
   const questions = await makeQuestions(model, 24, 1);
   await model.close();
-  const narrow = ['--sequences', '16', '--waiting', '32', '--cache', '3MiB'];
+  const narrow = ['--sequences', '16', '--waiting', '44', '--cache', '3MiB'];
   const served = await serve(...narrow, '--disk-cache', folder, '--disk-cache-size', '32MiB');
   const { url } = served;
   const { faults, answered, left, malformed } = await soak({

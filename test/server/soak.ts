@@ -12,7 +12,7 @@ export interface Soak {
   readonly questions: readonly Question[];
   readonly requests: number;
   readonly connections: number;
-  /** A request that takes longer has hung. */
+  /** A request that takes longer, once it was not told to come back later, has hung. */
   readonly hungMs: number;
   readonly seed: number;
   readonly onEnd?: (ended: number) => void;
@@ -47,9 +47,10 @@ export async function soak(options: Soak): Promise<SoakReport> {
       const index = next++;
       const request = new Request(options, dice(options.seed * 1_000_003 + index), counts, ids);
       try {
-        counts[await within(options.hungMs, request.run())]++;
+        counts[await within(options.hungMs, request, request.run())]++;
       } catch (error) {
-        faults.push(`request ${index}, ${request.described}: ${causeOf(error)}`);
+        const { described, refusals } = request;
+        faults.push(`request ${index}, ${described}, sent ${refusals + 1} times: ${causeOf(error)}`);
       }
       onEnd?.(++ended);
     }
@@ -61,6 +62,10 @@ export async function soak(options: Soak): Promise<SoakReport> {
 /** One request of one client, whose manners the dice decide. */
 class Request {
   described = '';
+  /** Times that it was told to come back later. */
+  refusals = 0;
+  /** When it was sent, the last time. */
+  sent = performance.now();
   readonly #soak: Soak;
   readonly #roll: ReturnType<typeof dice>;
   readonly #counts: Counts;
@@ -100,6 +105,7 @@ class Request {
   /** Asks, and asks again later as long as the server says so. */
   async #ask(path: string, body: object, signal: AbortSignal | null = null): Promise<Response> {
     for (;;) {
+      this.sent = performance.now();
       const response = await fetch(this.#soak.url + path, {
         method: 'POST',
         headers: { 'Content-Type': 'application/json' },
@@ -110,6 +116,7 @@ class Request {
       const said = await response.text();
       if (response.status !== 429) throw new Error(`the server answered ${response.status}: ${said}`);
       this.#counts.cameBack++;
+      this.refusals++;
       await pause(Number(response.headers.get('Retry-After')) * 1000);
     }
   }
@@ -148,7 +155,7 @@ class Request {
     const leaving = new AbortController();
     let read = '';
     let events = this.#roll(30);
-    const timer = setTimeout(() => leaving.abort(), this.#roll(3) === 0 ? this.#roll(400) : this.#soak.hungMs);
+    const timer = this.#roll(3) === 0 ? setTimeout(() => leaving.abort(), this.#roll(400)) : undefined;
     try {
       const response = await this.#ask(question.path, body, leaving.signal);
       for await (const data of serverEvents(response.body!)) {
@@ -276,15 +283,17 @@ function logprobsOf(choice: Choice | undefined): readonly number[] {
   return ofText ?? content?.map(({ logprob }) => logprob) ?? [];
 }
 
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
+async function within<T>(ms: number, request: Request, work: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setInterval> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`hung: no end after ${ms / 1000} s`)), ms);
+    timer = setInterval(() => {
+      if (performance.now() - request.sent > ms) reject(new Error(`hung: no end after ${ms / 1000} s`));
+    }, 1000);
   });
   try {
     return await Promise.race([work, late]);
   } finally {
-    clearTimeout(timer);
+    clearInterval(timer);
   }
 }
 
