@@ -7,10 +7,12 @@ import { examples, modelOption } from './arguments.ts';
 import { bytes } from './quantities.ts';
 
 const FOLDERS: readonly WeightPrecision[] = ['fp8', 'bf16', 'nvfp4'];
-const GGUF = { 'gguf-bf16': 'bf16', 'gguf-q8_0': 'q8_0', 'gguf-q4_0': 'q4_0' } as const satisfies Record<
-  string,
-  GgufPrecision
->;
+const GGUF = {
+  'gguf-f32': 'f32',
+  'gguf-bf16': 'bf16',
+  'gguf-q8_0': 'q8_0',
+  'gguf-q4_0': 'q4_0',
+} as const satisfies Record<string, GgufPrecision>;
 
 interface Options {
   readonly model: string;

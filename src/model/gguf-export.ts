@@ -10,10 +10,11 @@ import { type DeepSeekConfig, type DenseConfig, isMoeLayer, type ModelConfig } f
 import { type GgufVocabulary, ggufVocabulary } from './gguf-vocabulary.ts';
 import { ropeFrequencies } from './rope.ts';
 
-export type GgufPrecision = 'bf16' | 'q8_0' | 'q4_0';
+export type GgufPrecision = 'f32' | 'bf16' | 'q8_0' | 'q4_0';
 
 /** What matrices become, and the format's number for a file of mostly that. */
 const PRECISIONS = {
+  f32: { matrixType: 'F32', fileType: 0 },
   bf16: { matrixType: 'BF16', fileType: 32 },
   q8_0: { matrixType: 'Q8_0', fileType: 7 },
   q4_0: { matrixType: 'Q4_0', fileType: 2 },
@@ -92,13 +93,17 @@ function denseKeys(config: DenseConfig): Record<string, GgufValue> {
   };
 }
 
-function ropeScalingKeys({ ropeScaling, family }: ModelConfig): Record<string, GgufValue> {
+type Yarn = Extract<ModelConfig['ropeScaling'], { type: 'yarn' }>;
+
+function ropeScalingKeys(config: ModelConfig): Record<string, GgufValue> {
+  const { ropeScaling, family } = config;
   switch (ropeScaling.type) {
     case 'none':
       return {};
     case 'linear':
       return { 'rope.scaling.type': text('linear'), 'rope.scaling.factor': f32(ropeScaling.factor) };
     case 'yarn':
+      refuseOtherYarn(config, ropeScaling);
       return {
         'rope.scaling.type': text('yarn'),
         'rope.scaling.factor': f32(ropeScaling.factor),
@@ -108,6 +113,26 @@ function ropeScalingKeys({ ropeScaling, family }: ModelConfig): Record<string, G
     case 'llama3':
       return {}; // its bands are a tensor, rope_freqs
   }
+}
+
+/** For these architectures llama.cpp fixes YaRN's rotation counts, and what cosines and sines are multiplied by. */
+function refuseOtherYarn(config: ModelConfig, { factor, betaFast, betaSlow }: Yarn): void {
+  if (betaFast !== 32 || betaSlow !== 1) {
+    throw new Error(
+      `config.json: rope_scaling has beta_fast ${betaFast} and beta_slow ${betaSlow}: llama.cpp knows 32 and 1 alone`,
+    );
+  }
+  const { magnitude } = ropeFrequencies(config);
+  const theirs = config.family === 'deepseek' ? 1 : 0.1 * Math.log(Math.max(factor, 1)) + 1;
+  if (Math.abs(magnitude - theirs) < 1e-6) return;
+  const needed =
+    config.family === 'deepseek'
+      ? 'mscale has to equal mscale_all_dim'
+      : 'mscale, mscale_all_dim and attention_factor have to be absent';
+  throw new Error(
+    `config.json: rope_scaling multiplies cosines and sines by ${magnitude.toFixed(4)}, ` +
+      `llama.cpp by ${theirs.toFixed(4)}: ${needed}`,
+  );
 }
 
 function tensorsOf(checkpoint: Checkpoint, precision: GgufPrecision): GgufTensor[] {
@@ -183,7 +208,7 @@ function latentAttention(
   config: DeepSeekConfig,
   from: string,
   to: string,
-  { copy, vector, put }: Put,
+  { copy, vector, put, matrixType }: Put,
 ) {
   const { numAttentionHeads: heads, qkNopeHeadDim: nope, vHeadDim, kvLoraRank: rank } = config;
   if (config.qLoraRank === null) {
@@ -198,8 +223,9 @@ function latentAttention(
   const kvB = () => toFloat32(checkpoint.tensor(`${from}.self_attn.kv_b_proj.weight`));
   const perHead = (nope + vHeadDim) * rank;
   // keys transposed: [heads, rank, nope], so that a query is taken into the latent space by a plain product
-  // BF16 whatever the rest is: where llama.cpp uses AMX it aborts on Q8_0 matrices of three dimensions here
-  put(`${to}.attn_k_b.weight`, 'BF16', [heads, rank, nope], () => {
+  // not quantised: where llama.cpp uses AMX it aborts on Q8_0 matrices of three dimensions here
+  const type = matrixType === 'F32' ? 'F32' : 'BF16';
+  put(`${to}.attn_k_b.weight`, type, [heads, rank, nope], () => {
     const all = kvB();
     const out = new Float32Array(heads * rank * nope);
     for (let h = 0; h < heads; h++) {
@@ -209,7 +235,7 @@ function latentAttention(
     }
     return out;
   });
-  put(`${to}.attn_v_b.weight`, 'BF16', [heads, vHeadDim, rank], () => {
+  put(`${to}.attn_v_b.weight`, type, [heads, vHeadDim, rank], () => {
     const all = kvB();
     return joined(Array.from({ length: heads }, (_, h) => all.subarray(h * perHead + nope * rank, (h + 1) * perHead)));
   });

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { gguf } from '@huggingface/gguf';
@@ -14,7 +14,7 @@ const folder = mkdtempSync(path.join(os.tmpdir(), 'gguf-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Reads the file with Hugging Face's own parser. */
-async function exported(model: string, precision: 'bf16' | 'q8_0') {
+async function exported(model: string, precision: 'f32' | 'bf16') {
   const file = path.join(folder, `${path.basename(model)}-${precision}.gguf`);
   await exportGguf(model, file, precision);
   const parsed = await gguf(file, { allowLocalFile: true });
@@ -80,6 +80,25 @@ test('the bands of Llama 3 are a tensor that the frequencies are divided by', as
     else if (wavelength > trained / scaling.low_freq_factor) expect(divisor).toBeCloseTo(scaling.factor, 5);
     else expect(divisor).toBeGreaterThan(1);
   });
+});
+
+test('F32 leaves no matrix rounded', async () => {
+  const { metadata, tensorInfos } = await exported('test/fixtures/golden/v2lite-tiny', 'f32');
+  expect(metadata).toMatchObject({ 'general.file_type': 0 });
+  expect(new Set(tensorInfos.map(({ dtype }) => dtype))).toEqual(new Set([0]));
+});
+
+test.each([
+  [{ beta_fast: 8, beta_slow: 2 }, /beta_fast 8 and beta_slow 2: llama\.cpp knows 32 and 1/],
+  [{ mscale: 1 }, /by 1\.0857, llama\.cpp by 1\.0000: mscale has to equal mscale_all_dim/],
+])('YaRN with %j, which llama.cpp would run otherwise, is refused', async (changes, message) => {
+  const source = 'test/fixtures/golden/v2lite-tiny';
+  const copy = mkdtempSync(path.join(folder, 'yarn-'));
+  cpSync(source, copy, { recursive: true });
+  const config = JSON.parse(readFileSync(`${source}/config.json`, 'utf8'));
+  Object.assign(config.rope_scaling, changes);
+  writeFileSync(path.join(copy, 'config.json'), JSON.stringify(config));
+  await expect(exported(copy, 'f32')).rejects.toThrow(message);
 });
 
 test('Q8_0 keeps every value within half a step of its block', async () => {
