@@ -53,9 +53,9 @@ export function cachePicture(
     return { name, bytes: cacheBytesPerToken, losses: seeds.map(({ bitsPerByte }) => bitsPerByte) };
   });
   return svgOf(720, 380, {
-    ...plain({ left: 64, right: 40, top: 40, bottom: 52 }),
+    ...plain({ left: 64, right: 72, top: 40, bottom: 52 }),
     xAxis: { ...valueAxis('cache, bytes a token'), type: 'log', logBase: 2 },
-    yAxis: { ...valueAxis('held-out bits per byte'), nameLocation: 'end', nameGap: 14 },
+    yAxis: { ...valueAxis('held-out bits per byte'), ...ABOVE },
     series: points.flatMap(({ name, bytes, losses }, i) => {
       const color = CURVE_COLOURS[i % CURVE_COLOURS.length]!;
       return [
@@ -85,9 +85,9 @@ export function balancePicture(
 ): Promise<string> {
   return svgOf(720, 340, {
     ...plain({ left: 56, right: 24, top: 56, bottom: 52 }),
-    legend: { top: 10, data: [...variants], icon: 'roundRect', itemHeight: 4 },
+    legend: { top: 10, data: [...variants], icon: 'roundRect', itemHeight: 4, itemGap: 36 },
     xAxis: valueAxis('step'),
-    yAxis: { ...valueAxis('busiest expert over the mean'), nameLocation: 'end', nameGap: 12, min: 1 },
+    yAxis: { ...valueAxis('busiest expert over the mean'), ...ABOVE, min: 1 },
     series: variants.map((name, i) => {
       const runs = results.get(name)!.seeds.map(({ metrics }) => metrics);
       return {
@@ -122,3 +122,6 @@ const valueAxis = (name: string) => ({
   nameTextStyle: { align: 'center' as const },
   splitLine: { lineStyle: { color: GRID_LINE } },
 });
+
+/** The name of a vertical axis above it, from its left end on. */
+const ABOVE = { nameLocation: 'end' as const, nameGap: 14, nameTextStyle: { align: 'left' as const } };
