@@ -8,13 +8,13 @@ import { soak } from './soak.ts';
 import { makeQuestions } from './soak-questions.ts';
 import { metric } from './spawn-serve.ts';
 
-const REQUESTS = 200;
+const REQUESTS = 150;
 const folder = await mkdtemp(path.join(os.tmpdir(), 'farthing-soak-'));
 afterAll(() => rm(folder, { recursive: true }));
 
 test('of hundreds of requests of all manners at 64 connections none is lost, mixed up, hung or answered otherwise than alone', async () => {
   const model = await loadModel('models/farthing-tiny', { sequences: 1, drafts: 0 });
-  const questions = await makeQuestions(model, 24, 1);
+  const questions = await makeQuestions(model, 20, 1);
   await model.close();
   const narrow = ['--sequences', '16', '--waiting', '44', '--cache', '3MiB'];
   const served = await serve(...narrow, '--disk-cache', folder, '--disk-cache-size', '32MiB');
