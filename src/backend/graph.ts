@@ -75,10 +75,20 @@ export interface Graph {
   readonly compute: Compute;
   /** Of FP8 training: products with packed_fp8 weights quantise their activations too. */
   readonly fp8: Fp8 | null;
+  /** Ops [first, last) of each decoder layer. */
+  readonly layers: { readonly first: number; readonly last: number }[];
 }
 
 export function createGraph(compute: Compute, fp8: Fp8 | null = null): Graph {
-  return { ops: [], compute, fp8 };
+  return { ops: [], compute, fp8, layers: [] };
+}
+
+/** Notes the ops that `append` appends as those of a layer. */
+export function asLayer<Result>(graph: Graph, append: () => Result): Result {
+  const first = graph.ops.length;
+  const result = append();
+  graph.layers.push({ first, last: graph.ops.length });
+  return result;
 }
 
 export function rowsOf(axis: Axis | null, times = 1): Rows {

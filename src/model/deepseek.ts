@@ -2,7 +2,7 @@
  * DeepSeek-V2 and V3: multi-head latent attention, fine-grained experts, multi-token prediction.
  * DeepSeek-V2 report §2.1–2.2, DeepSeek-V3 report §2.1–2.2; tensor names as published.
  */
-import { columns, type Tensor } from '../backend/graph.ts';
+import { asLayer, columns, type Tensor } from '../backend/graph.ts';
 import {
   add,
   causalAttention,
@@ -48,7 +48,7 @@ export function deepseekForward(pass: Pass<DeepSeekConfig>): Hidden {
   const { graph, config, weights, inputs } = pass;
   const routes: LayerRoute[] = [];
   let x = embed(graph, inputs.ids, weights.table('model.embed_tokens'));
-  for (let i = 0; i < config.numHiddenLayers; i++) x = decoderLayer(pass, i, x, routes);
+  for (let i = 0; i < config.numHiddenLayers; i++) x = asLayer(graph, () => decoderLayer(pass, i, x, routes));
   return { hidden: rmsNorm(graph, x, weights.vector('model.norm.weight'), config.rmsNormEps), routes };
 }
 
@@ -74,7 +74,8 @@ export function deepseekMtp(
   const routes: LayerRoute[] = [];
   const next = embed(graph, nextIds, weights.table('model.embed_tokens'));
   const joined = concat(graph, norm(next, 'enorm'), norm(hidden, 'hnorm'));
-  const x = decoderLayer(pass, layer, linear(graph, joined, weights.linear(`${prefix}.eh_proj`)), routes, picked);
+  const projected = linear(graph, joined, weights.linear(`${prefix}.eh_proj`));
+  const x = asLayer(graph, () => decoderLayer(pass, layer, projected, routes, picked));
   return { hidden: norm(x, 'shared_head.norm'), routes };
 }
 

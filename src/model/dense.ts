@@ -1,5 +1,5 @@
 /** The dense family of the R1 distills: Llama, Qwen2, Qwen3. Grouped-query attention, SwiGLU, RMSNorm. */
-import type { Tensor } from '../backend/graph.ts';
+import { asLayer, type Tensor } from '../backend/graph.ts';
 import { add, causalAttention, embed, linear, pagedAttention, rmsNorm, rope, writeCache } from '../backend/ops.ts';
 import type { DenseConfig } from './config.ts';
 import { feedForward } from './feed-forward.ts';
@@ -10,15 +10,13 @@ export function denseForward(pass: Pass<DenseConfig>): Tensor {
   const { graph, config, weights, inputs } = pass;
   const norm = (x: Tensor, name: string) => rmsNorm(graph, x, weights.vector(`${name}.weight`), config.rmsNormEps);
   let x = embed(graph, inputs.ids, weights.table('model.embed_tokens'));
-  for (let i = 0; i < config.numHiddenLayers; i++) {
+  const decoderLayer = (i: number) => {
     const prefix = `model.layers.${i}`;
     const attended = add(graph, x, selfAttention(pass, i, norm(x, `${prefix}.input_layernorm`)));
-    x = add(
-      graph,
-      attended,
-      feedForward(graph, weights, `${prefix}.mlp`, norm(attended, `${prefix}.post_attention_layernorm`)),
-    );
-  }
+    const normed = norm(attended, `${prefix}.post_attention_layernorm`);
+    return add(graph, attended, feedForward(graph, weights, `${prefix}.mlp`, normed));
+  };
+  for (let i = 0; i < config.numHiddenLayers; i++) x = asLayer(graph, () => decoderLayer(i));
   return norm(x, 'model.norm');
 }
 

@@ -137,6 +137,7 @@ function configOf(settings: AblationSettings, variant: Variant, seed: number): T
       validate_every: 0,
       validation_batches: 64,
       checkpoint_every: 100,
+      recompute: false,
       sample_prompts: [],
       sample_tokens: 1,
       sample_temperature: 0,

@@ -4,6 +4,7 @@
  */
 import { type Graph, type Op, type Storage, type Tensor, temp } from '../backend/graph.ts';
 import { backwardRules } from './backward-rules.ts';
+import { copyOfLayer, opsNeeded } from './recompute.ts';
 
 /** Where the gradient of a weight is summed, and the packed transpose that carries gradients past it. */
 export interface ParameterGradient {
@@ -34,6 +35,8 @@ export interface Backward {
  * Appends to `graph` the gradient of Σ seeds · written with respect to `parameters`.
  * @param seeds f32 tensors of the same shape as the written tensors they belong to (losses)
  * @param parameters by the storage that ops read: packed matrices, vectors, tables
+ * @param recompute the inner values of each layer are computed again, from its input, before its backward pass, so that
+ *   none need be kept from the forward pass (Chen et al., arXiv 1604.06174); the gradients are the same to the bit
  * @returns where the gradient of any tensor of the graph ends up, or null for one that has none
  * @throws Error naming the kernel when an op on the way has no rule
  */
@@ -41,6 +44,7 @@ export function differentiate(
   graph: Graph,
   seeds: ReadonlyMap<Tensor, Tensor>,
   parameters: ReadonlyMap<Storage, ParameterGradient>,
+  recompute = false,
 ): (tensor: Tensor) => Tensor | null {
   const forward = [...graph.ops];
   const gradients = new Map<Storage, Tensor>();
@@ -95,11 +99,22 @@ export function differentiate(
     },
   };
 
-  for (const op of forward.reverse()) {
-    if (!op.writes.some((tensor) => tensor && gradients.has(tensor.storage))) continue;
+  const carryBack = (op: Op) => {
+    if (!op.writes.some((tensor) => tensor && gradients.has(tensor.storage))) return;
     const rule = backwardRules[op.kernel];
     if (!rule) throw new Error(`the operation "${op.kernel}" has no gradient`);
     rule(op, backward);
+  };
+  const layers = new Map((recompute ? graph.layers : []).map((layer) => [layer.last, layer]));
+  for (let at = forward.length; at > 0; ) {
+    const { first, last } = layers.get(at) ?? { first: at - 1, last: at };
+    const again = layers.has(at) ? copyOfLayer(graph, forward, first, last) : null;
+    const ops = again?.ops ?? forward.slice(first, last);
+    if (again) for (const op of ops) for (const tensor of op.writes) if (tensor) writers.set(tensor.storage, op);
+    const start = graph.ops.length;
+    for (const op of ops.toReversed()) carryBack(op);
+    if (again) graph.ops.splice(start, 0, ...opsNeeded(again, graph.ops.slice(start)));
+    at = first;
   }
   return backward.arrived;
 }

@@ -182,6 +182,7 @@ function settingsOf({ data, schedule, optimizer, objective, run }: TrainConfig):
     rows: data.batch_tokens,
     accumulate: data.accumulate,
     batchWarmupSteps: data.batch_warmup_steps,
+    recompute: run.recompute,
     clip: optimizer.clip,
     mtpWeight: objective.mtp_weight,
     balanceWeight: objective.balance_loss,

@@ -80,6 +80,8 @@ const sections = z.strictObject({
       validate_every: whole(0, 10 ** 9).default(100),
       validation_batches: whole(1, 10 ** 6).default(8),
       checkpoint_every: whole(1, 10 ** 9).default(100),
+      /** Layers compute their inner values again in the backward pass, instead of keeping them: less memory, more time. */
+      recompute: z.boolean('true or false').default(false),
       /** Beginnings of texts that the model continues, to see it learn. */
       sample_prompts: z.array(z.string('a text'), 'a list of texts').max(64, 'at most 64 texts').default([]),
       sample_tokens: whole(1, 10_000).default(60),

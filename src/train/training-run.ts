@@ -16,6 +16,8 @@ export interface RunSettings {
   readonly accumulate: number;
   /** Steps in which micro-batches grow from 1 to `accumulate` (V3 report §4.2: the batch size is scheduled). */
   readonly batchWarmupSteps?: number;
+  /** Whether layers compute their inner values again in the backward pass, instead of keeping them. */
+  readonly recompute?: boolean;
   /** Gradients are scaled down to this norm. */
   readonly clip: number;
   /** λ of the MTP loss. */
@@ -73,12 +75,13 @@ export async function* trainModel(
   settings: RunSettings,
   files: RunFiles,
 ): AsyncGenerator<StepReport> {
-  const { schedule, rows, mtpWeight, balanceWeight, sequenceBalance } = settings;
+  const { schedule, rows, mtpWeight, balanceWeight, sequenceBalance, recompute } = settings;
   const program = lossProgram(config, parameters, {
     rows,
     mtpWeight,
     ...(balanceWeight === undefined ? {} : { balanceWeight }),
     ...(sequenceBalance === undefined ? {} : { sequenceBalance }),
+    ...(recompute === undefined ? {} : { recompute }),
     gradients: true,
   });
   const validator =

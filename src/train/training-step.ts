@@ -44,6 +44,7 @@ interface Losses {
  * @param rows tokens of a batch
  * @param mtpWeight λ of the MTP loss (V3 report eq. 24–25); 0 leaves the module out
  * @param balanceWeight α of the auxiliary balance loss over the batch, which is trained on and not reported; 0 leaves it out
+ * @param recompute layers compute their inner values again in the backward pass, instead of keeping them
  * @param sequenceBalance the same for each window of `window` tokens (V3 report eq. 17–20)
  */
 export function lossProgram(
@@ -54,12 +55,14 @@ export function lossProgram(
     mtpWeight,
     balanceWeight = 0,
     sequenceBalance = { weight: 0, window: 0 },
+    recompute = false,
     gradients,
   }: {
     rows: number;
     mtpWeight: number;
     balanceWeight?: number;
     sequenceBalance?: { readonly weight: number; readonly window: number };
+    recompute?: boolean;
     gradients: boolean;
   },
 ): LossProgram {
@@ -97,6 +100,7 @@ export function lossProgram(
       graph,
       new Map([{ loss, seeds }, ...ahead, ...balance].map((each) => [each.loss, each.seeds])),
       parameters.gradients,
+      recompute,
     );
   }
   const watched = graph.fp8?.watched ?? [];
