@@ -11,7 +11,7 @@ export interface Served {
   said(): string;
 }
 
-/** Starts the server on a free port. @throws Error with what it said when it ends at once */
+/** Starts the server on a free port; it does not outlive this process. @throws Error with what it said when it ends at once */
 export async function spawnServe(...args: string[]): Promise<Served> {
   const child = spawn(
     process.execPath,
@@ -21,7 +21,10 @@ export async function spawnServe(...args: string[]): Promise<Served> {
       env: { ...process.env, FARTHING_THREADS: '2' },
     },
   );
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill);
   const exit = new Promise<number | null>((resolve) => child.once('close', resolve));
+  void exit.then(() => process.off('exit', kill));
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (piece: string) => {
     stderr += piece;
