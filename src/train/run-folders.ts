@@ -83,7 +83,7 @@ export async function* followRuns(
         known: asked,
       };
       followed.set(name, files);
-      const steps = recordsOf<StepMetrics>(await files.metrics(), stepSchema);
+      const steps = latestOf(recordsOf<StepMetrics>(await files.metrics(), stepSchema));
       const last = steps.at(-1)?.step ?? 0;
       const fresh = last > files.known ? steps.filter(({ step }) => step > files.known) : steps;
       files.known = 0;
@@ -97,6 +97,16 @@ export async function* followRuns(
     }
     await setTimeout(POLL_MS, undefined, { signal }).catch(() => {});
   }
+}
+
+/** Without the steps that a run wrote before it went back to a checkpoint before them. */
+function latestOf(steps: readonly StepMetrics[]): StepMetrics[] {
+  const latest: StepMetrics[] = [];
+  for (const each of steps) {
+    while ((latest.at(-1)?.step ?? 0) >= each.step) latest.pop();
+    latest.push(each);
+  }
+  return latest;
 }
 
 /** Runs of a folder by name: its subfolders with metrics, and itself if it has some. An absent folder has none. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { own, rowsOf } from '../../src/backend/graph.ts';
-import { combineExperts, groupByExpert, type Routing, routeTokens } from '../../src/backend/ops.ts';
+import { combineExperts, groupByExpert, type Routing, routerEntropy, routeTokens } from '../../src/backend/ops.ts';
 import { dot, noise, relativeError, runOps, slope } from './run-op.ts';
 
 /** DeepSeek-V3 report eq. 12–16 (sigmoid) and V2 (softmax) for one token, in float64. */
@@ -113,6 +113,29 @@ describe.each([
     ).toBeLessThan(1e-5);
   });
 });
+
+test.each(['sigmoid', 'softmax'] as const)(
+  'the entropy of a router is that of %s affinities as shares',
+  async (scoring) => {
+    const [rows, experts] = [20, 24];
+    // from near even to all but certain; the last is even
+    const logits = noise(rows * experts, 7).map((v, i) => Math.fround(v * 4 * (rows - 1 - Math.floor(i / experts))));
+    const { entropy } = await runOps({ logits: { cols: experts, values: logits } }, (graph, t) => ({
+      entropy: routerEntropy(graph, t.logits, scoring),
+    }));
+    const expected = Array.from({ length: rows }, (_, r) => {
+      const affinities = logits
+        .slice(r * experts, (r + 1) * experts)
+        .map((l) => (scoring === 'sigmoid' ? 1 / (1 + Math.exp(-l)) : Math.exp(l)));
+      const total = affinities.reduce((a, b) => a + b);
+      return -affinities.reduce((sum, a) => sum + (a / total) * Math.log(a / total), 0);
+    });
+    entropy.forEach((value, r) => {
+      expect(value).toBeCloseTo(expected[r]!, 4);
+    });
+    expect(entropy.at(-1)).toBeCloseTo(Math.log(experts), 5);
+  },
+);
 
 test('ties go to the lower expert', async () => {
   const given = { logits: { cols: 8, values: new Array(8).fill(0.5) } };

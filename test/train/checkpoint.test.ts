@@ -16,6 +16,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { openModel } from '../../src/model/load.ts';
 import { createRunner } from '../../src/model/runner.ts';
 import { writeSafetensors } from '../../src/numerics/safetensors-writer.ts';
+import { createParameters } from '../../src/train/parameters.ts';
 import { fingerprint, tinyConfig, tinyRun } from './tiny-run.ts';
 
 const STEPS = 24;
@@ -51,6 +52,16 @@ test('a run that goes on from a checkpoint has the weights of one that was not s
   expect(fingerprint(parameters)).toBe(fingerprint((await uninterrupted).parameters));
 });
 
+test('so has one that stopped while its batches still grew', async () => {
+  const checkpoints = path.join(folder, 'growing');
+  const growing = { batchWarmupSteps: 6 };
+  const first = await tinyRun(9, checkpoints, 3, 'bf16', growing);
+  const rest = await tinyRun(9, checkpoints, 9, 'bf16', growing);
+  const whole = await tinyRun(9, null, 9, 'bf16', growing);
+  expect(fingerprint(rest.parameters)).toBe(fingerprint(whole.parameters));
+  expect([...first.tokens, ...rest.tokens]).toEqual([128, 128, 128, 128, 128, 128, 256, 256, 256]);
+});
+
 test('so has one in FP8', async () => {
   const checkpoints = path.join(folder, 'fp8');
   await tinyRun(STEPS, checkpoints, 5, 'fp8');
@@ -81,6 +92,22 @@ test('so has one that is killed again and again while it writes checkpoints', as
   expect(torn).toBeGreaterThan(0);
   expect(await ended(start(checkpoints, out))).toBe(0);
   expect(readFileSync(out, 'utf8')).toBe(fingerprint((await uninterrupted).parameters));
+});
+
+test.each([
+  ['model.layers.1.self_attn.o_proj.weight', 'fp8', 'model.layers.1.self_attn.o_proj.weight has a number'],
+  [
+    'model.layers.0.input_layernorm.weight',
+    'fp8',
+    'step 1: the input of model.layers.0.self_attn.q_a_proj has a number',
+  ],
+  ['model.layers.0.input_layernorm.weight', 'bf16', 'step 1: the gradient is NaN'],
+] as const)('a NaN in %s stops a run in %s by name, before a weight changes', async (name, precision, message) => {
+  const parameters = createParameters(tinyConfig, 5, precision);
+  parameters.master[parameters.list.find((each) => each.name === name)!.at] = Number.NaN;
+  const before = fingerprint(parameters);
+  await expect(tinyRun(2, null, 2, precision, { parameters })).rejects.toThrow(message);
+  expect(fingerprint(parameters)).toBe(before);
 });
 
 test('the number of threads changes no bit of a trained weight', async () => {

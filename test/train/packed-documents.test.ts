@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { balanceExperts, loadImbalance } from '../../src/train/balance.ts';
 import { packDocuments } from '../../src/train/packed-documents.ts';
 import { randomBits } from '../../src/train/random.ts';
-import { learningRate, type Schedule } from '../../src/train/schedule.ts';
+import { learningRate, microBatches, type Schedule } from '../../src/train/schedule.ts';
 
 /** Token d · 1000 + i is token i of document d, so every token tells where it is from. */
 const documentsOf = (lengths: number[]) =>
@@ -70,6 +70,12 @@ test('learning rates warm up in a line, then follow the cosine or stay and decay
   const cosine = { ...schedule, shape: 'cosine' } as const;
   expect(learningRate(55, cosine)).toBeCloseTo(0.1 + 0.9 * 0.5, 10);
   expect(learningRate(100, cosine)).toBeCloseTo(0.1, 10);
+});
+
+test('a step grows from one micro-batch to all of them while the batch warms up', () => {
+  const grown = Array.from({ length: 10 }, (_, i) => microBatches(i + 1, 4, 8));
+  expect(grown).toEqual([1, 1, 1, 2, 2, 2, 3, 3, 4, 4]);
+  expect(microBatches(1, 4, 0)).toBe(4);
 });
 
 test('selection biases bring a skewed load into balance', () => {

@@ -86,6 +86,14 @@ test('a run that went back to a checkpoint is told anew', async () => {
   expect(await nextSteps(follow(['a', 5]))).toEqual([1, 2, 3]);
 });
 
+test('of a log that only grows, steps before a return to a checkpoint are left out', async () => {
+  await makeRun('a', [...steps(1, 5), step(4, 3), step(5, 3), ...steps(6, 7), ...steps(3, 4)]);
+  const news = follow(['a', 0]);
+  expect(await nextSteps(news)).toEqual([1, 2, 3, 4]);
+  await appendFile(fileOf('a'), lines([...steps(5, 6), ...steps(5, 5)]));
+  expect(await nextSteps(news)).toEqual([5]);
+});
+
 test('of a long run every step comes, and expert loads of some', async () => {
   await makeRun('a', steps(1, 2000));
   const all = [];

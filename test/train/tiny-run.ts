@@ -65,14 +65,15 @@ export async function tinyRun(
   checkpoints: string | null,
   until = steps,
   precision: Precision = 'bf16',
-): Promise<{ parameters: Parameters; losses: number[] }> {
-  const parameters = createParameters(tinyConfig, 5, precision);
+  { batchWarmupSteps = 0, parameters = createParameters(tinyConfig, 5, precision) } = {},
+): Promise<{ parameters: Parameters; losses: number[]; tokens: number[] }> {
   const data = packDocuments(tinyDocuments, { sequence: 64, rows: ROWS, seed: 9 });
   const settings = {
     schedule: { shape: 'cosine', peak: 5e-3, floor: 0.1, warmupSteps: 3, steps, decayShare: 0 },
     adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
     rows: ROWS,
     accumulate: 2,
+    batchWarmupSteps,
     clip: 1,
     mtpWeight: 0.3,
     balanceRate: 0.01,
@@ -80,11 +81,13 @@ export async function tinyRun(
     checkpointEvery: 1,
   } as const;
   const losses: number[] = [];
+  const tokens: number[] = [];
   for await (const report of trainModel(tinyConfig, parameters, data, [], settings, { checkpoints, companions: [] })) {
     losses.push(report.loss);
+    tokens.push(report.tokens);
     if (report.step === until) break;
   }
-  return { parameters, losses };
+  return { parameters, losses, tokens };
 }
 
 /** FNV-1a of the bits of all masters, moments and balancer biases. */
