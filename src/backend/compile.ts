@@ -168,8 +168,8 @@ function planMemory(graph: Graph, bytesOf: (s: Storage) => number, keep: readonl
       from = Math.max(from, other.to);
     }
     offsets.set(storage, from);
-    placed.push({ from, to: from + size, ...span });
-    placed.sort((a, b) => a.from - b.from);
+    const after = placed.findIndex((other) => other.from > from);
+    placed.splice(after < 0 ? placed.length : after, 0, { from, to: from + size, ...span });
   }
   return { offsets, bytes: placed.reduce((most, p) => Math.max(most, p.to), bytes) };
 }
