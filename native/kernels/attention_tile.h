@@ -10,6 +10,7 @@ constexpr int kTileRows = 4, kTileVecs = 1;
 #endif
 
 constexpr int kBlockRows = 32;     // lanes of a block in causal attention
+constexpr int kChunk = 64;         // and the rows that it sees at a time
 constexpr float kHidden = -1e38f;  // score of a pair that does not see each other
 
 // Memory order of the matrix x in a product: element (n, k) is x[n * stride + k] or x[k * stride + n].
@@ -102,14 +103,17 @@ constexpr auto from_out = [](const float* at, int) { return load(at); };
 #include "tiled_attention.h"
 #endif
 
-// Scores: out[n][lane] = sum over k < pairs of x(n, k) * columns[k][lane]. With tiles and whole steps of k, rows of x
-// and of out up to a multiple of 16 are read and written.
-static inline void score_pairs(float* out, int rows, const Pair* x, int64_t stride, const Pair* columns, int width, int used,
-                               int pairs) {
+// Scores: out[n][lane] = sum over k < pairs of x(n, k) * columns[k][lane]; x(n), for each 16th n, is where 16 rows begin,
+// `stride` apart. With tiles and whole steps of k, rows of x and of out up to a multiple of 16 are read and written.
+template <class X>
+static inline void score_pairs(float* out, int rows, X x, int64_t stride, const Pair* columns, int width, int used, int pairs) {
 #if defined(FARTHING_amx)
   if (pairs % kTilePairs == 0) return tile_scores(out, rows, x, stride, columns, width, pairs / kTilePairs);
 #endif
-  product<Order::Rows>(out, rows, x, stride, columns, width, used, pairs, from_zero);
+  for (int n = 0; n < rows; n += kTileRows16) {
+    const int some = rows - n < kTileRows16 ? rows - n : kTileRows16;
+    product<Order::Rows>(out + n * width, some, x(n), stride, columns, width, used, pairs, from_zero);
+  }
 }
 
 // Mixed values: out[d][lane] = start + sum over k < pairs of zipped[k][d] * columns[k][lane]. With tiles, rows of zipped
@@ -134,6 +138,18 @@ static inline void fill_up_steps([[maybe_unused]] Pair* rows, [[maybe_unused]] i
     const int whole = (pairs + kTilePairs - 1) / kTilePairs * kTilePairs;
     memset(rows + pairs * width, 0, (whole - pairs) * width * sizeof(Pair));
   }
+}
+
+// Row j of pairs[ceil(count / 2)][cols] is rows 2j and 2j + 1 of x side by side; a missing last row is zero, and so are
+// the rows that fill up a step of tiles.
+template <class Row>
+static inline void zip_rows(Pair* pairs, Row row, int count, int cols) {
+  const uint16_t none[kLanes] = {};
+  for (int j = 0; j < count; j += 2) {
+    for (int c = 0; c < cols; c += kLanes)
+      store(pairs + j / 2 * cols + c, zip_bf16(row(j) + c, j + 1 < count ? row(j + 1) + c : none));
+  }
+  fill_up_steps(pairs, cols, (count + 1) / 2);
 }
 
 // Rows 2k and 2k + 1 of columns[depth][width] become row k of pairs[ceil(depth / 2)][width]; pairs may be columns.
@@ -202,6 +218,15 @@ struct Softmax {
 
   // Turns scores[count][width] of positions base, base + 1, … into exp(score - most), 0 where a lane does not see.
   void add_chunk(float* scores, int count, int width, const Window* window, float base) const {
+    add_chunk(scores, count, width, window, base, [&](int j, int m, Vec even, Vec odd) {
+      store(scores + j * width + m, even);
+      if (j + 1 < count) store(scores + (j + 1) * width + m, odd);
+    });
+  }
+
+  // The same, but put(j, m, even, odd) takes them, for positions j and j + 1; of one that is not there it is 0.
+  template <class Put>
+  void add_chunk(float* scores, int count, int width, const Window* window, float base, Put put) const {
     for (int m = 0; m < width; m += kLanes) {
       const Vec before = load(most + m);
       Vec top = before;
@@ -216,11 +241,15 @@ struct Softmax {
       }
       const Vec factor = exp(sub(before, top));
       Vec total = mul(load(sum + m), factor);
-      for (int j = 0; j < count; ++j) {
+      const auto weight = [&](int j) {
         Vec p = exp(sub(load(scores + j * width + m), top));
         if (window) p = mul(p, window->sees(m, base + j));
-        store(scores + j * width + m, p);
         total = add(total, p);
+        return p;
+      };
+      for (int j = 0; j < count; j += 2) {
+        const Vec even = weight(j), odd = j + 1 < count ? weight(j + 1) : zero();
+        put(j, m, even, odd);
       }
       store(most + m, top);
       store(sum + m, total);

@@ -1,9 +1,9 @@
 // Attention of a step's tokens over the paged cache: latent (MLA, absorbed) and grouped-query.
-// Positions are taken in chunks of 64; every 512 a new split begins, with a softmax of its own. Splits are combined
+// Positions are taken in chunks of 128; every 512 a new split begins, with a softmax of its own. Splits are combined
 // in order of position. Chunks and splits begin at fixed positions, so a token's result depends neither on the
 // tokens computed beside it, nor on block size or threads.
 
-constexpr int kUnitRows = 64;  // query rows (tokens x heads) that share the loaded keys, where one token has fewer
+constexpr int kUnitRows = 96;  // query rows (tokens x heads) that share the loaded keys, where one token has fewer
 
 // [cache f32 | bf16] <- [x, slots]
 static void write_cache(const Op& op, const Context& ctx) {
@@ -31,35 +31,40 @@ static int find_runs(const CachedAttention& a, int64_t rows, int most, Run* runs
   return count;
 }
 
-// whole <- whole and then part, each rescaled to the greater of their maxima; columns from.. of mixed.
-static void blend_into(const Sums& whole, const Sums& part, int width, int64_t from, int64_t columns) {
+// whole <- whole and then part, each rescaled to the greater of their maxima; columns first.. of mixed.
+static void blend_into(const Sums& whole, const Sums& part, int width, int64_t stride, int first, int columns) {
   for (int m = 0; m < width; m += kLanes) {
     const Vec old_most = load(whole.most + m), new_most = load(part.most + m), most = max(old_most, new_most);
-    const Vec old_weight = exp(sub(old_most, most)), new_weight = exp(sub(new_most, most));
-    const auto blend = [&](float* at, const float* term) {
-      store(at, fma(new_weight, load(term), mul(old_weight, load(at))));
-    };
+    float old_weight[kLanes], new_weight[kLanes];
+    store(old_weight, exp(sub(old_most, most)));
+    store(new_weight, exp(sub(new_most, most)));
     store(whole.most + m, most);
-    blend(whole.sum + m, part.sum + m);
-    for (int64_t c = from; c < from + columns; ++c) blend(whole.mixed + c * width + m, part.mixed + c * width + m);
+    store(whole.sum + m, fma(load(new_weight), load(part.sum + m), mul(load(old_weight), load(whole.sum + m))));
+    for (int lane = 0; lane < kLanes; ++lane) {
+      float* at = whole.mixed + (m + lane) * stride + first;
+      const float* term = part.mixed + (m + lane) * stride + first;
+      for (int c = 0; c < columns; c += kLanes)
+        store(at + c, fma(splat(new_weight[lane]), load(term + c), mul(splat(old_weight[lane]), load(at + c))));
+    }
   }
 }
 
-static void copy_sums(const Sums& to, const Sums& from, int width, int64_t first, int64_t columns) {
+static void copy_sums(const Sums& to, const Sums& from, int width, int64_t stride, int first, int columns) {
   memcpy(to.most, from.most, width * sizeof(float));
   memcpy(to.sum, from.sum, width * sizeof(float));
-  memcpy(to.mixed + first * width, from.mixed + first * width, columns * width * sizeof(float));
+  for (int m = 0; m < width; ++m)
+    memcpy(to.mixed + m * stride + first, from.mixed + m * stride + first, columns * sizeof(float));
 }
 
 // out rows of a run <- mixed / sum, columns first..
-static void write_mixed(const CachedAttention& a, const Run& run, int group, const Sums& sums, int width, int first,
-                        int columns) {
-  const int per_token = a.group_heads(), used = run.count * per_token;
-  const float* mixed = sums.mixed + static_cast<int64_t>(first) * width;
-  take_columns(mixed, width, used, columns, [&](int m, int c, int lanes, Vec v) {
+static void write_mixed(const CachedAttention& a, const Run& run, int group, const Sums& sums, int first, int columns) {
+  const int per_token = a.group_heads();
+  for (int m = 0; m < run.count * per_token; ++m) {
+    const Vec share = splat(1.0f / sums.sum[m]);
+    const float* mixed = sums.mixed + static_cast<int64_t>(m) * a.value_width() + first;
     float* to = a.out->f32(run.first + m / per_token) + (group * per_token + m % per_token) * a.value_dim + first;
-    store_up_to(to + c, mul(v, splat(1.0f / sums.sum[m])), lanes);
-  });
+    each_vec(0, columns, [&](int c, int lanes) { store_up_to(to + c, mul(load(mixed + c), share), lanes); });
+  }
 }
 
 struct Runs {
@@ -76,12 +81,12 @@ static void attend_by_run(const Op& op, const Context& ctx, const CachedAttentio
     unit.load_queries(group);
     unit.run_split(group, 0);
     const Sums& whole = run.splits > 1 ? unit.whole : unit.sums;
-    if (run.splits > 1) copy_sums(unit.whole, unit.sums, unit.width, 0, a.value_dim);
+    if (run.splits > 1) copy_sums(unit.whole, unit.sums, unit.width, a.value_width(), 0, a.value_width());
     for (int split = 1; split < run.splits; ++split) {
       unit.run_split(group, split);
-      blend_into(unit.whole, unit.sums, unit.width, 0, a.value_dim);
+      blend_into(unit.whole, unit.sums, unit.width, a.value_width(), 0, a.value_width());
     }
-    write_mixed(a, run, group, whole, unit.width, 0, a.value_dim);
+    write_mixed(a, run, group, whole, 0, a.value_dim);
   });
 }
 
@@ -114,10 +119,11 @@ static void attend_by_split(const Op& op, const Context& ctx, const CachedAttent
     const int i = item / pieces / a.groups, group = item / pieces % a.groups;
     const int from = item % pieces * kColumns, columns = a.value_dim - from < kColumns ? a.value_dim - from : kColumns;
     const Unit unit(a, all.runs[i], memory);
-    copy_sums(unit.whole, partial_at(i, group, 0), unit.width, from, columns);
+    const int padded = to_lanes(columns);
+    copy_sums(unit.whole, partial_at(i, group, 0), unit.width, a.value_width(), from, padded);
     for (int split = 1; split < all.runs[i].splits; ++split)
-      blend_into(unit.whole, partial_at(i, group, split), unit.width, from, columns);
-    write_mixed(a, all.runs[i], group, unit.whole, unit.width, from, columns);
+      blend_into(unit.whole, partial_at(i, group, split), unit.width, a.value_width(), from, padded);
+    write_mixed(a, all.runs[i], group, unit.whole, from, columns);
   });
 }
 

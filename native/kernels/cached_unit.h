@@ -1,7 +1,9 @@
 // What a thread works on in cached_attention.h: some neighbouring tokens of one sequence, and one key/value head.
 
-constexpr int kChunk = 64;
+constexpr int kSpan = 128;  // positions of a chunk
 constexpr int kSplit = 512;
+constexpr int kMostValues = 4096;  // columns of a value that pairs allow
+constexpr int kTogether = 16;  // positions whose cache rows lie together, where a block has a multiple of them
 
 // Neighbouring rows of one sequence.
 struct Run {
@@ -26,29 +28,16 @@ struct CachedAttention {
 
   int group_heads() const { return heads / groups; }
   int width(const Run& run) const { return to_lanes(run.count * group_heads()); }
-  int64_t partial_floats(const Run& run) const { return static_cast<int64_t>(width(run)) * (value_dim + 2); }
+  int value_width() const { return to_lanes(value_dim); }
+  int64_t partial_floats(const Run& run) const { return static_cast<int64_t>(width(run)) * (value_width() + 2); }
   bool shared() const { return keys->data == values->data; }
   bool fits_pairs() const {
     const bool even = depth % 2 == 0 && keys->stride % 2 == 0 && values->stride % 2 == 0;
-    return kPairProducts && keys->dtype != DType::F32 && even && value_dim % kLanes == 0;
+    return kPairProducts && keys->dtype != DType::F32 && even && value_dim % kLanes == 0 && value_dim <= kMostValues;
   }
   int64_t cache_row(int sequence, int position) const {
     return static_cast<int64_t>(table->i32(sequence)[position / block_tokens]) * block_tokens + position % block_tokens;
   }
-};
-
-// Positions base..base + count - 1 of a sequence lie in neighbouring cache rows.
-static inline bool neighbours(const CachedAttention& a, int sequence, int base, int count) {
-  const int64_t first = a.cache_row(sequence, base);
-  for (int p = (base / a.block_tokens + 1) * a.block_tokens; p < base + count; p += a.block_tokens)
-    if (a.cache_row(sequence, p) != first + p - base) return false;
-  return true;
-}
-
-template <class T>
-struct Rows {
-  const T* data;
-  int64_t stride;
 };
 
 // to[0..cols) = columns first.. of a cached row; of an fp8 row, which has no others, latent and rotary key
@@ -62,42 +51,35 @@ static inline void read_row(uint16_t* to, const CachedAttention& a, const View& 
   else restore_latent(to, cache.u8(row), a.value_dim, cols);
 }
 
-// Columns `first`.. of the cache rows of some positions: where they are if possible, else copied (widened).
-static inline Rows<float> float_rows(const CachedAttention& a, const View& cache, int sequence, int base, int count,
-                                     int first, int cols, float* copy) {
-  if (cache.dtype == DType::F32 && neighbours(a, sequence, base, count))
-    return {cache.f32(a.cache_row(sequence, base)) + first, cache.stride};
-  for (int j = 0; j < count; ++j) read_row(copy + j * cols, a, cache, a.cache_row(sequence, base + j), first, cols);
-  return {copy, cols};
-}
+// The rows of up to kSpan positions, as many as kTogether in a piece.
+template <class T>
+struct Rows {
+  const T* pieces[kSpan / kTogether];
+  int64_t stride;
 
-static inline Rows<uint16_t> bf16_rows(const CachedAttention& a, const View& cache, int sequence, int base, int count,
-                                       int first, int cols, uint16_t* copy) {
-  const int64_t row = a.cache_row(sequence, base);
-  const int touched = kHasTiles ? to_lanes(count) : count;
-  if (cache.dtype == DType::BF16 && row + touched <= cache.times && neighbours(a, sequence, base, count))
-    return {cache.bf16(row) + first, cache.stride};
-  for (int j = 0; j < count; ++j) read_row(copy + j * cols, a, cache, a.cache_row(sequence, base + j), first, cols);
-  return {copy, cols};
-}
+  const T* row(int j) const { return pieces[j / kTogether] + j % kTogether * stride; }
+};
 
-// Row j of pairs[ceil(count / 2)][cols] is rows 2j and 2j + 1 of x side by side; a missing last row is zero, and so are
-// the rows that fill up a step of tiles.
-static inline void zip_rows(Pair* pairs, const Rows<uint16_t>& x, int count, int cols) {
-  const uint16_t none[kLanes] = {};
-  for (int j = 0; j < count; j += 2) {
-    for (int c = 0; c < cols; c += kLanes) {
-      const uint16_t* even = x.data + j * x.stride + c;
-      store(pairs + j / 2 * cols + c, zip_bf16(even, j + 1 < count ? even + x.stride : none));
-    }
-  }
-  fill_up_steps(pairs, cols, (count + 1) / 2);
+// Columns `first`.. of the cache rows of positions base..: where they are, if they are T in pieces, else copied. Pieces in
+// the cache are whole, whatever `count`.
+template <class T>
+static inline Rows<T> cached_rows(const CachedAttention& a, const View& cache, int sequence, int base, int count, int first,
+                                  int cols, T* copy) {
+  const bool there = cache.dtype == (sizeof(T) == 4 ? DType::F32 : DType::BF16) && a.block_tokens % kTogether == 0;
+  Rows<T> rows;
+  rows.stride = there ? cache.stride : cols;
+  for (int j = 0; j < count; j += kTogether)
+    rows.pieces[j / kTogether] =
+        there ? static_cast<const T*>(cache.data) + a.cache_row(sequence, base + j) * cache.stride + first : copy + j * cols;
+  if (!there)
+    for (int j = 0; j < count; ++j) read_row(copy + j * cols, a, cache, a.cache_row(sequence, base + j), first, cols);
+  return rows;
 }
 
 // Softmax sums of each lane over some positions: the greatest score, Σ exp(score − most), Σ exp(score − most) · value.
 struct Sums {
   float *most, *sum;  // [width]
-  float* mixed;       // [value_dim][width]
+  float* mixed;       // [width][value_width]
 };
 
 // A run's queries and its running sums for one key/value head, in this thread's scratch.
@@ -107,13 +89,15 @@ struct Unit {
   int width;              // lanes: query rows, padded
   float* queries;         // [depth][width], scaled; or pairs [depth / 2][width]
   float *first, *last;    // [width]: window of each lane
-  float* scores;          // [kChunk][width]
+  float* scores;          // [kSpan][width]
+  float* turned;          // pairs [width][kSpan / 2]
   float* decay;           // [width]
-  float *keys, *values;   // copies: [kChunk][depth], [kChunk][value_dim]
+  float *keys, *values;   // copies: [kSpan][depth], [kSpan][value_width]
   Sums sums, whole;       // of one split; of all splits so far
 
   static size_t floats(const CachedAttention& a, int width) {
-    return static_cast<size_t>(width) * (a.depth + kChunk + 2 * a.value_dim + 7) + kChunk * (a.depth + a.value_dim);
+    const size_t lane = a.depth + kSpan + kSpan / 2 + 2 * a.value_width() + 7;
+    return width * lane + static_cast<size_t>(kSpan) * (a.depth + a.value_width());
   }
 
   Unit(const CachedAttention& attention, const Run& tokens, float* memory)
@@ -124,12 +108,13 @@ struct Unit {
       return at;
     };
     queries = take(static_cast<size_t>(a.depth) * width);
-    scores = take(static_cast<size_t>(kChunk) * width);
-    sums.mixed = take(static_cast<size_t>(a.value_dim) * width);
-    whole.mixed = take(static_cast<size_t>(a.value_dim) * width);
+    scores = take(static_cast<size_t>(kSpan) * width);
+    turned = take(static_cast<size_t>(kSpan) / 2 * width);
+    sums.mixed = take(static_cast<size_t>(a.value_width()) * width);
+    whole.mixed = take(static_cast<size_t>(a.value_width()) * width);
     for (float** row : {&first, &last, &decay, &sums.most, &sums.sum, &whole.most, &whole.sum}) *row = take(width);
-    keys = take(static_cast<size_t>(kChunk) * a.depth);
-    values = take(static_cast<size_t>(kChunk) * a.value_dim);
+    keys = take(static_cast<size_t>(kSpan) * a.depth);
+    values = take(static_cast<size_t>(kSpan) * a.value_width());
   }
 
   void load_queries(int group) {
@@ -164,9 +149,9 @@ struct Unit {
     const Softmax softmax{sums.most, sums.sum, decay};
     const Window window{first, last};
     softmax.reset(width);
-    clear(sums.mixed, static_cast<int64_t>(a.value_dim) * width);
-    for (int base = split * kSplit; base < end; base += kChunk) {
-      const int count = end - base < kChunk ? end - base : kChunk;
+    clear(sums.mixed, static_cast<int64_t>(a.value_width()) * width);
+    for (int base = split * kSplit; base < end; base += kSpan) {
+      const int count = end - base < kSpan ? end - base : kSpan;
       const Window* mask = base + count > full ? &window : nullptr;
       if (a.pairs) add_chunk_in_pairs(softmax, mask, group, base, count);
       else add_chunk(softmax, mask, group, base, count);
@@ -176,31 +161,65 @@ struct Unit {
  private:
   int used() const { return run.count * a.group_heads(); }
   int sequence() const { return *a.sequences->i32(run.first); }
-  auto decayed() const {
-    return [this](const float* at, int m) { return mul(load(at), load(decay + m)); };
+
+  // What is mixed so far, in terms of the new maxima.
+  void let_decay() const {
+    for (int m = 0; m < used(); ++m) {
+      if (decay[m] == 1) continue;
+      float* row = sums.mixed + static_cast<int64_t>(m) * a.value_width();
+      for (int c = 0; c < a.value_width(); c += kLanes) store(row + c, mul(load(row + c), splat(decay[m])));
+    }
   }
 
   void add_chunk(const Softmax& softmax, const Window* mask, int group, int base, int count) {
-    Rows<float> rows = float_rows(a, *a.keys, sequence(), base, count, group * a.depth, a.depth, keys);
-    product<Order::Rows>(scores, count, rows.data, rows.stride, queries, width, used(), a.depth, from_zero);
+    const Rows<float> rows = cached_rows(a, *a.keys, sequence(), base, count, group * a.depth, a.depth, keys);
+    for (int j = 0; j < count; j += kTogether) {
+      const int some = count - j < kTogether ? count - j : kTogether;
+      product<Order::Rows>(scores + j * width, some, rows.row(j), rows.stride, queries, width, used(), a.depth, from_zero);
+    }
     softmax.add_chunk(scores, count, width, mask, base);
-    if (!a.shared())
-      rows = float_rows(a, *a.values, sequence(), base, count, group * a.value_dim, a.value_dim, values);
-    product<Order::Transposed>(sums.mixed, a.value_dim, rows.data, rows.stride, scores, width, used(), count,
-                               decayed());
+    let_decay();
+    const int value_width = a.value_width();
+    for (int j = 0; j < count; ++j) {
+      float* to = values + j * value_width;
+      clear(to + a.value_dim, value_width - a.value_dim);
+      if (a.shared()) memcpy(to, rows.row(j), a.value_dim * sizeof(float));
+      else read_row(to, a, *a.values, a.cache_row(sequence(), base + j), group * a.value_dim, a.value_dim);
+    }
+    product<Order::Transposed>(sums.mixed, used(), scores, width, values, value_width, value_width, count, from_out);
   }
 
   void add_chunk_in_pairs(const Softmax& softmax, const Window* mask, int group, int base, int count) {
     auto* copy = reinterpret_cast<uint16_t*>(keys);
-    auto* value_pairs = reinterpret_cast<Pair*>(values);
+    auto* zipped = reinterpret_cast<Pair*>(values);
     auto* weights = reinterpret_cast<Pair*>(scores);
-    Rows<uint16_t> rows = bf16_rows(a, *a.keys, sequence(), base, count, group * a.depth, a.depth, copy);
-    score_pairs(scores, count, reinterpret_cast<const Pair*>(rows.data), rows.stride / 2,
+    Rows<uint16_t> rows = cached_rows(a, *a.keys, sequence(), base, count, group * a.depth, a.depth, copy);
+    if (a.shared()) zip_values(zipped, rows, count);  // before the scores: it brings the rows near in their order
+    score_pairs(scores, count, [&](int j) { return reinterpret_cast<const Pair*>(rows.row(j)); }, rows.stride / 2,
                 reinterpret_cast<const Pair*>(queries), width, used(), a.depth / 2);
-    softmax.add_chunk(scores, count, width, mask, base);
-    pair_rows(weights, scores, width, count);
-    if (!a.shared()) rows = bf16_rows(a, *a.values, sequence(), base, count, group * a.value_dim, a.value_dim, copy);
-    zip_rows(value_pairs, rows, count, a.value_dim);
-    mix_pairs(sums.mixed, a.value_dim, value_pairs, a.value_dim, weights, width, used(), (count + 1) / 2, decayed());
+    softmax.add_chunk(scores, count, width, mask, base, [&](int j, int m, Vec even, Vec odd) {
+      store(weights + j / 2 * width + m, to_pairs(even, odd));
+    });
+    let_decay();
+    if (!a.shared()) {
+      rows = cached_rows(a, *a.values, sequence(), base, count, group * a.value_dim, a.value_dim, copy);
+      zip_values(zipped, rows, count);
+    }
+    const int pairs = (count + 1) / 2;
+#if defined(FARTHING_amx)
+    tile_mix_rows(sums.mixed, a.value_dim, a.value_dim, zipped, weights, width, pairs, reinterpret_cast<Pair*>(turned));
+#else
+    product<Order::Transposed>(sums.mixed, used(), weights, width, zipped, a.value_dim, a.value_dim, pairs, from_out);
+#endif
+  }
+
+  void zip_values(Pair* zipped, const Rows<uint16_t>& rows, int count) const {
+#if defined(FARTHING_amx)
+    static const uint16_t none[kMostValues] = {};
+    const int pairs = (count + 2 * kTilePairs - 1) / (2 * kTilePairs) * kTilePairs;
+    zip_to_tiles(zipped, [&](int j) { return j < count ? rows.row(j) : none; }, pairs, a.value_dim);
+#else
+    zip_rows(zipped, [&](int j) { return rows.row(j); }, count, a.value_dim);
+#endif
   }
 };

@@ -31,15 +31,16 @@ struct CausalOperand {
       narrow_row(to, pieces[0].data + j * pieces[0].stride, pieces[0].dim);
       if (pieces[1].dim) narrow_row(to + pieces[0].dim, pieces[1].data + j * pieces[1].stride, pieces[1].dim);
     }
-    zip_rows(zipped, {narrow, cols}, count, cols);
+    zip_rows(zipped, [&](int j) { return narrow + j * cols; }, count, cols);
   }
 
   // out[j][lane] = sum over d of x[j][d] * columns[d][lane]; columns in pairs if the operand is
   void times_columns(float* out, const float* columns) const {
     if (pairs()) {
       const int cols = padded(dim());
-      score_pairs(out, count, reinterpret_cast<const Pair*>(narrow), cols / 2, reinterpret_cast<const Pair*>(columns),
-                  kBlockRows, kBlockRows, in_tiles(dim()) ? cols / 2 : (dim() + 1) / 2);
+      const auto rows = [&](int n) { return reinterpret_cast<const Pair*>(narrow + n * cols); };
+      score_pairs(out, count, rows, cols / 2, reinterpret_cast<const Pair*>(columns), kBlockRows, kBlockRows,
+                  in_tiles(dim()) ? cols / 2 : (dim() + 1) / 2);
       return;
     }
     const auto& [own, more] = pieces;

@@ -212,6 +212,14 @@ static inline PairVec zip_bf16(const uint16_t* even, const uint16_t* odd) {
   const auto widen = [](const uint16_t* p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); };
   return _mm512_or_si512(widen(even), _mm512_slli_epi32(widen(odd), 16));
 }
+// The same for 32 of each: the first 16 in `low`.
+static inline void zip_bf16(const uint16_t* even, const uint16_t* odd, PairVec& low, PairVec& high) {
+  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m512i a = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(even));
+  const __m512i b = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(odd));
+  low = _mm512_unpacklo_epi16(a, b);
+  high = _mm512_unpackhi_epi16(a, b);
+}
 #elif defined(FARTHING_avx2)
 constexpr bool kPairProducts = false;  // slower than products of floats; here so that the same code compiles
 struct PairVec {

@@ -308,6 +308,20 @@ describe.each(shapes)('$kind attention of $heads heads of $dim over the paged ca
   });
 });
 
+test.each(['f32', 'fast'] as const)(
+  'what one fp8 row holds is read exactly, subnormal codes too (%s)',
+  async (compute) => {
+    const shape: Shape = { kind: 'latent', heads: 2, kvHeads: 1, dim: 160, ropeDim: 32 };
+    const sequence = makeSequence(shape, 1, 7);
+    sequence.keys.forEach((key, i) => {
+      sequence.keys[i] = key * 4 ** -(i % 11);
+    });
+    const [out] = await run(shape, 'fp8', [sequence], whole([sequence]), 16, compute);
+    const latent = flashMlaRow(sequence.keys, shape.dim).values.slice(0, shape.dim);
+    expect(Array.from(out!, (x) => x + 0)).toEqual([...latent, ...latent].map((x) => x + 0));
+  },
+);
+
 test.each([
   [512, 64, 656],
   [128, 32, 196],
