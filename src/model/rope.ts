@@ -26,7 +26,7 @@ export function ropeFrequencies(config: ModelConfig): RopeSettings {
   return {
     inverseFrequencies: scaled(plain, ropeScaling, ropeTheta),
     magnitude: magnitudeOf(ropeScaling),
-    softmaxScale: queryDim ** -0.5 * sharpening,
+    softmaxScale: sharpening / Math.sqrt(queryDim),
   };
 }
 
