@@ -135,7 +135,6 @@ static void run_fp8_products(const Op& op, const Context& ctx, const Products& p
                              const Finish& finish) {
   using Element = Fp8Mode::Element;
   const View& shape = products.weight(0);
-  const int panels = panels_of(shape.times);
   constexpr int kDepthStep = kHasTiles ? 2 * kTilePairs : 1;
   const int padded = (padded_depth(shape) + kDepthStep - 1) / kDepthStep * kDepthStep;
   const int64_t stride = Activations<Fp8Mode>::stride_for(padded);
@@ -148,41 +147,17 @@ static void run_fp8_products(const Op& op, const Context& ctx, const Products& p
   auto* memory = ctx.local<Element>(decoded + numbers + spare);
   auto* panel_memory = reinterpret_cast<uint8_t*>(memory);
   const Fp8Block<Fp8Mode> block{{memory + decoded, stride}, reinterpret_cast<float*>(memory + decoded + numbers)};
-  const auto blocks_of = [&](int product) { return (products.rows(product) + kFp8Rows - 1) / kFp8Rows; };
-  int64_t blocks = 0, most_rows = 0;
-  for (int p = 0; p < products.count(); ++p) {
-    blocks += blocks_of(p);
-    if (products.rows(p) > most_rows) most_rows = products.rows(p);
-  }
-  if (blocks == 0) return;
-  const Tiles tiles(most_rows);
-  int chunk = kFp8Panels;  // wider ones where there are blocks enough, so that rows are taken less often
-  const auto chunks_of = [&](int width) { return (panels + width - 1) / width; };
-  while (chunk < panels && blocks * chunks_of(2 * chunk) >= 8 * ctx.threads) chunk *= 2;
-  const int chunks = chunks_of(chunk);
-  RowBlock rows;
-  int64_t taken = -1, start = 0;  // start: blocks before this product
-  int product = 0;
-  ctx.parallel(op, blocks * chunks, 1, [&](int64_t item, int64_t) {
-    const int64_t at = item / chunks;
-    while (at >= start + blocks_of(product)) start += blocks_of(product++);
-    if (at != taken) {
-      taken = at;
-      const int64_t first = (at - start) * kFp8Rows, left = products.rows(product) - first;
-      rows.count = static_cast<int>(left < kFp8Rows ? left : kFp8Rows);
-      for (int m = 0; m < rows.count; ++m) {
-        const int64_t from = products.source(product, first + m);
-        rows.out[m] = products.out(product, first + m);
+  each_block(
+      op, ctx, products, kFp8Rows, kFp8Panels, 8,
+      [&](int m, int product, int64_t row) {
+        const int64_t from = products.source(product, row);
         block.take(m, codes.u8(from), scales.f32(from), shape.cols, padded);
-      }
-    }
-    const View& weight = products.weight(product);
-    const int last = static_cast<int>(item % chunks + 1) * chunk, end = last < panels ? last : panels;
-    int panel = static_cast<int>(item % chunks) * chunk;
-    if constexpr (kProductPanels == 2)
-      for (; panel + 2 <= end; panel += 2) multiply_fp8<2>(block, rows, weight, panel, finish, panel_memory);
-    for (; panel < end; ++panel) multiply_fp8<1>(block, rows, weight, panel, finish, panel_memory);
-  });
+      },
+      [&](const RowBlock& rows, const View& weight, int panel, int end) {
+        if constexpr (kProductPanels == 2)
+          for (; panel + 2 <= end; panel += 2) multiply_fp8<2>(block, rows, weight, panel, finish, panel_memory);
+        for (; panel < end; ++panel) multiply_fp8<1>(block, rows, weight, panel, finish, panel_memory);
+      });
 }
 
 struct OneFp8Product {

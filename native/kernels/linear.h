@@ -6,10 +6,9 @@
 constexpr int kRowsAtOnce = kHasTiles ? 256 : 8 * kProductRows, kRowStep = kHasTiles ? 32 : kProductRows;
 constexpr int64_t kBytesOfRows = 512 << 10;
 
-// Rows of one product, wherever they lie.
+// Rows of one product, wherever their outputs lie.
 struct RowBlock {
   int count = 0;
-  const float* in[kRowsAtOnce];
   float* out[kRowsAtOnce];
 };
 
@@ -127,16 +126,13 @@ static void multiply(const Activations<Mode>& a, const RowBlock& rows, const Vie
 #include "tiled_linear.h"
 #endif
 
-// Runs products x blocks of rows x chunks of panels on all threads. All products have one shape.
-template <class Mode, class Products>
-static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool round) {
-  const View& shape = products.weight(0);
-  const int panels = panels_of(shape.times);
-  const int padded = padded_depth(shape);
-  const int64_t row = Activations<Mode>::stride_for(padded);
-  const int64_t fitting = kBytesOfRows / (row * static_cast<int64_t>(sizeof(typename Mode::Element))) / kRowStep * kRowStep;
-  const int most = fitting > kRowsAtOnce ? kRowsAtOnce : fitting < kRowStep ? kRowStep : static_cast<int>(fitting);
-  const auto a = Activations<Mode>::of(ctx.local<typename Mode::Element>(Activations<Mode>::room(padded, most)), padded, most);
+// Runs products x blocks of at most `most` rows x chunks of panels on all threads. All products have one shape.
+// take(m, product, row) takes a row of a product as row m of a block; run(rows, weight, first, last) multiplies the block by
+// panels [first, last). Few blocks: chunks of `chunk` panels, so that all threads have work; many: wider ones while a
+// thread has `items` of them, so that rows are taken less often.
+template <class Products, class Take, class Run>
+static void each_block(const Op& op, const Context& ctx, const Products& products, int most, int chunk, int items, Take take, Run run) {
+  const int panels = panels_of(products.weight(0).times);
   const auto blocks_of = [&](int product) { return (products.rows(product) + most - 1) / most; };
   int64_t blocks = 0, most_rows = 0;
   for (int p = 0; p < products.count(); ++p) {
@@ -145,10 +141,8 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
   }
   if (blocks == 0) return;
   const Tiles tiles(most_rows);
-  // few blocks: small chunks, so that all threads have work; many: wide ones, so that activations are taken less often
-  int chunk = 4;
   const auto chunks_of = [&](int width) { return (panels + width - 1) / width; };
-  while (chunk < panels && blocks * chunks_of(2 * chunk) >= 4 * ctx.threads) chunk *= 2;
+  while (chunk < panels && blocks * chunks_of(2 * chunk) >= items * ctx.threads) chunk *= 2;
   const int chunks = chunks_of(chunk);
 
   RowBlock rows;
@@ -164,13 +158,26 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
       const int64_t first_row = (block - start) * most, left = products.rows(product) - first_row;
       rows.count = static_cast<int>(left < most ? left : most);
       for (int m = 0; m < rows.count; ++m) {
-        rows.in[m] = products.in(product, first_row + m);
         rows.out[m] = products.out(product, first_row + m);
-        a.take(m, rows.in[m], shape.cols, padded, round);
+        take(m, product, first_row + m);
       }
     }
-    multiply(a, rows, products.weight(product), first, last, finish);
+    run(rows, products.weight(product), first, last);
   });
+}
+
+template <class Mode, class Products>
+static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool round) {
+  const View& shape = products.weight(0);
+  const int padded = padded_depth(shape);
+  const int64_t row = Activations<Mode>::stride_for(padded);
+  const int64_t fitting = kBytesOfRows / (row * static_cast<int64_t>(sizeof(typename Mode::Element))) / kRowStep * kRowStep;
+  const int most = fitting > kRowsAtOnce ? kRowsAtOnce : fitting < kRowStep ? kRowStep : static_cast<int>(fitting);
+  const auto a = Activations<Mode>::of(ctx.local<typename Mode::Element>(Activations<Mode>::room(padded, most)), padded, most);
+  each_block(
+      op, ctx, products, most, 4, 4,
+      [&](int m, int product, int64_t from) { a.take(m, products.in(product, from), shape.cols, padded, round); },
+      [&](const RowBlock& rows, const View& weight, int first, int last) { multiply(a, rows, weight, first, last, finish); });
 }
 
 template <class Products>

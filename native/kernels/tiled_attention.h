@@ -23,6 +23,19 @@ static inline void tile_scores(float* out, int rows, X x, int64_t stride, const 
   }
 }
 
+// Sixteen columns of pairs, rows `width` apart, turned around into steps for tiles; rows from `pairs` on are zero.
+static inline void turn_columns(Pair* turned, const Pair* columns, int width, int pairs, int steps) {
+  for (int s = 0; s < steps; ++s, turned += kTileRows16 * kTilePairs) {
+    PairVec block[kTilePairs];
+    for (int i = 0; i < kTilePairs; ++i) {
+      const int k = s * kTilePairs + i;
+      block[i] = k < pairs ? load(columns + static_cast<int64_t>(k) * width) : splat(Pair{0});
+    }
+    transpose(block);
+    for (int i = 0; i < kTileRows16; ++i) store(turned + i * kTilePairs, block[i]);
+  }
+}
+
 // Mixed values of a chunk: lanes are rows of a tile, columns of the values its outputs; so the columns, which are few, are
 // turned around and not the values. What comes out is turned back as it is added.
 template <class Start>
@@ -33,15 +46,7 @@ static inline void tile_mix(float* out, int dims, const Pair* zipped, int64_t st
   alignas(64) Pair turned[kMostSteps][kTileRows16 * kTilePairs];
   alignas(64) float sums[kTileRows16 * kColumns * kLanes];
   for (int m = 0; m < width; m += kLanes) {
-    for (int s = 0; s < steps; ++s) {
-      PairVec block[kTilePairs];
-      for (int i = 0; i < kTilePairs; ++i) {
-        const int k = s * kTilePairs + i;
-        block[i] = k < pairs ? load(columns + static_cast<int64_t>(k) * width + m) : splat(Pair{0});
-      }
-      transpose(block);
-      for (int i = 0; i < kTileRows16; ++i) store(turned[s] + i * kTilePairs, block[i]);
-    }
+    turn_columns(turned[0], columns + m, width, pairs, steps);
     const auto some = [&]<int COLUMNS>(std::integral_constant<int, COLUMNS>, int d) {
       const uint8_t* b[COLUMNS];
       for (int j = 0; j < COLUMNS; ++j) b[j] = reinterpret_cast<const uint8_t*>(zipped + d + j * kLanes);
@@ -93,18 +98,7 @@ static inline void tile_mix_rows(float* mixed, int64_t stride, int dims, const P
   const int steps = (pairs + kTilePairs - 1) / kTilePairs;
   const int64_t lanes_apart = static_cast<int64_t>(steps) * kTileRows16 * kTilePairs;
   const int64_t apart = zipped_tiles_apart(steps * kTilePairs);
-  for (int m = 0; m < width; m += kLanes) {
-    for (int s = 0; s < steps; ++s) {
-      PairVec block[kTilePairs];
-      for (int i = 0; i < kTilePairs; ++i) {
-        const int k = s * kTilePairs + i;
-        block[i] = k < pairs ? load(weights + static_cast<int64_t>(k) * width + m) : splat(Pair{0});
-      }
-      transpose(block);
-      Pair* to = turned + m / kLanes * lanes_apart + s * kTileRows16 * kTilePairs;
-      for (int i = 0; i < kTileRows16; ++i) store(to + i * kTilePairs, block[i]);
-    }
-  }
+  for (int m = 0; m < width; m += kLanes) turn_columns(turned + m / kLanes * lanes_apart, weights + m, width, pairs, steps);
   const auto some = [&]<int ROWS, int COLUMNS>(std::integral_constant<int, ROWS>, std::integral_constant<int, COLUMNS>, int m, int d) {
     float* out = mixed + m * stride + d;
     const uint8_t* b[COLUMNS];
