@@ -13,10 +13,9 @@ import type { Op, Tensor } from '../src/backend/graph.ts';
 import { instructionSet, setThreads } from '../src/backend/native.ts';
 import { measurePeak } from '../src/engine/machine-bounds.ts';
 import { parseConfig } from '../src/model/config.ts';
-import { packDocuments } from '../src/train/packed-documents.ts';
 import { createParameters, type Precision } from '../src/train/parameters.ts';
-import { randomBits } from '../src/train/random.ts';
 import { createOptimizer, lossProgram } from '../src/train/training-step.ts';
+import { randomBatch } from './random-batch.ts';
 import { origin, writeResult } from './result-file.ts';
 
 const { values: options, positionals } = parseArgs({
@@ -37,11 +36,7 @@ setThreads(threads);
 
 const config = parseConfig(JSON.parse(readFileSync(file, 'utf8')), file);
 const parameters = createParameters(config, 1, precision);
-const modules = config.family === 'deepseek' ? config.numNextnPredictLayers : 0;
-const documents = Array.from({ length: (2 * ROWS) / sequence }, (_, d) => ({
-  ids: Array.from({ length: sequence }, (_, i) => randomBits(1, d, i) % config.vocabSize),
-}));
-const batch = packDocuments(documents, { sequence, rows: ROWS, seed: 1, modules }).batch(0);
+const batch = randomBatch(config, { sequence, rows: ROWS });
 const program = lossProgram(config, parameters, { rows: ROWS, mtpWeight: 0.3, gradients: true });
 const optimizer = createOptimizer(parameters, { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 });
 

@@ -13,10 +13,9 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { setThreads } from '../src/backend/native.ts';
 import { parseConfig } from '../src/model/config.ts';
-import { packDocuments } from '../src/train/packed-documents.ts';
 import { createParameters, type Precision } from '../src/train/parameters.ts';
-import { randomBits } from '../src/train/random.ts';
 import { createOptimizer, lossProgram } from '../src/train/training-step.ts';
+import { randomBatch } from './random-batch.ts';
 import { origin, writeResult } from './result-file.ts';
 
 const SEQUENCE = 512;
@@ -37,12 +36,8 @@ setThreads(threads);
 
 const json: unknown = JSON.parse(readFileSync(file, 'utf8'));
 const config = parseConfig(json, file);
-const modules = config.family === 'deepseek' ? config.numNextnPredictLayers : 0;
 // documents of a sequence each: the peer then needs no mask but the causal one
-const documents = Array.from({ length: (2 * rows) / SEQUENCE }, (_, d) => ({
-  ids: Array.from({ length: SEQUENCE }, (_, i) => randomBits(1, d, i) % config.vocabSize),
-}));
-const batch = packDocuments(documents, { sequence: SEQUENCE, rows, seed: 1, modules }).batch(0);
+const batch = randomBatch(config, { sequence: SEQUENCE, rows });
 
 interface Measured {
   /** Of the first step, before it: losses and the size of the gradient. */
