@@ -57,7 +57,7 @@ describe.runIf(browserToTestWith)('the cost explorer', () => {
     const rent = slider('Rent of a device');
     await rent.focus();
     for (let i = 0; i < 20; i++) await page.keyboard.press('ArrowRight');
-    expect(await rent.getAttribute('aria-valuetext')).toBe('$3.63 an hour');
+    await expect.poll(() => rent.getAttribute('aria-valuetext')).toBe('$3.63 an hour');
     // Twenty steps of two hundred between 0.05 and 20, from 2: every price follows the rent.
     expect((await inDollars('output')) / before).toBeCloseTo(3.63 / 2, 1);
     await expect.poll(() => query().get('rent')).toBe('3.63');
@@ -75,10 +75,10 @@ describe.runIf(browserToTestWith)('the cost explorer', () => {
     expect(await page.locator('.sentence').textContent()).toContain('Llama-3.1-70B on NVIDIA H100');
     await page.getByRole('button', { name: 'Agent' }).click();
     await expect.poll(() => query().get('prompt')).toBe('40000');
-    expect(await page.getByRole('button', { name: 'Agent' }).getAttribute('aria-pressed')).toBe('true');
+    await expect.poll(() => page.getByRole('button', { name: 'Agent' }).getAttribute('aria-pressed')).toBe('true');
     const shown = await price('output');
     await page.reload();
-    expect(await price('output')).toBe(shown);
+    await expect.poll(() => price('output')).toBe(shown);
     await page.goto(`${url}?model=deepseek-v2-lite`);
     await page.goBack();
     expect(await page.getByLabel('Model', { exact: true }).inputValue()).toBe('llama-3.1-70b');
@@ -116,13 +116,13 @@ describe.runIf(browserToTestWith)('the cost explorer', () => {
     expect((await steps()).slice(0, 2)).toEqual(['sparse experts', 'MLA']);
     const before = await said();
     await figure.getByRole('button', { name: /^MLA ?: one step earlier/ }).click();
-    expect((await steps()).slice(0, 2)).toEqual(['MLA', 'sparse experts']);
+    await expect.poll(async () => (await steps()).slice(0, 2)).toEqual(['MLA', 'sparse experts']);
     await expect.poll(() => query().get('order')).toBe('mla.experts.fp8.wide.mtp.caching');
     await figure.getByRole('button', { name: 'input' }).click();
     await expect.poll(said).toMatch(/^An input token costs/);
     await figure.getByRole('button', { name: 'in no order' }).click();
     await expect.poll(() => query().get('order')).toBe('free');
-    expect(await steps()).toEqual([]);
+    await expect.poll(steps).toEqual([]);
     await figure.getByRole('button', { name: 'in no order' }).click();
     await figure.getByRole('button', { name: 'output' }).click();
     await expect.poll(said).toBe(before);

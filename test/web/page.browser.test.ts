@@ -86,7 +86,7 @@ describe.runIf(browserToTestWith)('the chat page', () => {
     const thought = button(/^Thought for /);
     expect(await page.getByText('He buys 5 more').isVisible()).toBe(false);
     await thought.click();
-    expect(await page.getByText('22 - 3 = 19').isVisible()).toBe(true);
+    await page.getByText('22 - 3 = 19').waitFor();
   });
 
   test('what the model thought is not sent back to it, what it said is', async () => {
@@ -190,7 +190,7 @@ describe.runIf(browserToTestWith)('the chat page', () => {
     expect(messages[0]).toEqual({ role: 'system', content: 'Be brief.' });
     await button('Settings').click();
     await button('Back to the model’s defaults').click();
-    expect(await page.getByLabel('Seed').inputValue()).toBe('');
+    await expect.poll(() => page.getByLabel('Seed').inputValue()).toBe('');
     await button('Done').click();
     await ask('Hello again');
     expect(server.asked[1]).not.toHaveProperty('seed');
@@ -382,7 +382,7 @@ describe.runIf(browserToTestWith)('the chat page', () => {
     const dark = await ground();
     expect(dark).not.toBe(light);
     await button('Use the light theme').click();
-    expect(await ground()).toBe(light);
+    await expect.poll(ground).toBe(light);
     await page.reload();
     expect(await ground()).toBe(light);
     await button('Use the dark theme').click();

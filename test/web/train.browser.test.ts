@@ -158,7 +158,7 @@ describe.runIf(browserToTestWith)('the training page', () => {
     await page.getByRole('checkbox', { name: 'live' }).click();
     await expect.poll(() => chart(/^Training loss/).getAttribute('aria-label')).not.toContain('live');
     await page.getByRole('checkbox', { name: 'tiny' }).click();
-    expect(await page.getByRole('checkbox', { name: 'tiny' }).isChecked()).toBe(true);
+    await expect.poll(() => page.getByRole('checkbox', { name: 'tiny' }).isChecked()).toBe(true);
   });
 
   test('a folder without runs says how to begin one', async () => {
