@@ -4,14 +4,12 @@
  * each seed, going on where it was stopped; prints the relative difference of the smoothed losses and writes
  * bench/results/fp8-training-STEPSxTOKENS.json and .svg.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
-import { instructionSet } from '../src/backend/native.ts';
 import { runConfig } from '../src/train/configured-run.ts';
 import { writeLossCurve } from '../src/train/loss-curve.ts';
 import { readMetrics } from '../src/train/metrics-file.ts';
 import { readTrainConfig } from '../src/train/train-config.ts';
+import { origin, writeResult } from './result-file.ts';
 
 const [file = 'bench/fp8-training.toml', steps = '5000', seeds = '3', tokens = '512', folder = 'runs/fp8'] =
   process.argv.slice(2);
@@ -62,22 +60,13 @@ for (const { seed, final, greatest } of results) {
 }
 const final = fp8.at(-1)! / bf16.at(-1)! - 1;
 console.log(`mean of ${results.length} seeds at step ${last} (mean of ${SMOOTHING} steps): ${percent(final)}`);
-mkdirSync('bench/results', { recursive: true });
 const curve = (values: readonly number[]) => values.map((loss, i) => ({ step: i + 1, loss }));
+await writeResult(name, origin(), {
+  file,
+  steps: last,
+  tokensPerStep: rows,
+  smoothing: SMOOTHING,
+  final,
+  seeds: results.map(({ seed, final: end, greatest }) => ({ seed, final: end, greatest })),
+});
 await writeLossCurve(`bench/results/${name}.svg`, { BF16: curve(bf16), FP8: curve(fp8) });
-const summary = {
-  ...{
-    file,
-    steps: last,
-    tokensPerStep: rows,
-    smoothing: SMOOTHING,
-    instructionSet,
-    processor: os.cpus()[0]?.model.trim(),
-  },
-  ...{
-    date: new Date().toISOString(),
-    final,
-    seeds: results.map(({ seed, final: end, greatest }) => ({ seed, final: end, greatest })),
-  },
-};
-writeFileSync(`bench/results/${name}.json`, `${JSON.stringify(summary, null, 2)}\n`);
