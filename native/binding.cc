@@ -267,12 +267,35 @@ napi_value create_program(napi_env env, napi_callback_info info) {
 
 struct Run {
   Program* program;
-  int64_t lengths[kAxes];
   bool profile;
   napi_deferred deferred;
-  napi_async_work work;
   napi_ref keep;  // the program, while it runs
 };
+
+// What brings finished runs back to the JavaScript thread; it keeps the process alive while there are any.
+struct Finished {
+  napi_threadsafe_function call = nullptr;
+  int awaited = 0;
+};
+
+void finish(napi_env env, napi_value, void* context, void* data) {
+  const std::unique_ptr<Run> run(static_cast<Run*>(data));
+  if (!env) return;  // it is being torn down
+  auto* finished = static_cast<Finished*>(context);
+  if (--finished->awaited == 0) napi_unref_threadsafe_function(env, finished->call);
+  run->program->running = false;
+  napi_value result;
+  if (run->profile) {
+    const size_t bytes = run->program->times.size() * sizeof(OpTime);
+    void* times = nullptr;
+    napi_create_arraybuffer(env, bytes, &times, &result);
+    std::memcpy(times, run->program->times.data(), bytes);
+  } else {
+    napi_get_undefined(env, &result);
+  }
+  napi_resolve_deferred(env, run->deferred, result);
+  napi_delete_reference(env, run->keep);
+}
 
 // runProgram(program, lengths, profile): a promise, kept when every op is done; if profiled, of an ArrayBuffer of f64
 // [ops, threads, 2]: when each thread began and ended its part. The event loop stays free.
@@ -284,37 +307,18 @@ napi_value run_program(napi_env env, napi_callback_info info) {
     check(env, napi_get_value_bool(env, args[2], &run->profile));
     check(env, napi_get_value_external(env, args[0], reinterpret_cast<void**>(&run->program)));
     if (run->program->running) throw Failure{"the program is already running"};
-    for (uint32_t axis = 0; axis < kAxes; ++axis) run->lengths[axis] = integer(env, element(env, args[1], axis));
-    napi_value promise, name;
+    std::array<int64_t, kAxes> lengths;
+    for (uint32_t axis = 0; axis < kAxes; ++axis) lengths[axis] = integer(env, element(env, args[1], axis));
+    Finished* finished = nullptr;
+    check(env, napi_get_instance_data(env, reinterpret_cast<void**>(&finished)));
+    napi_value promise;
     check(env, napi_create_promise(env, &run->deferred, &promise));
-    check(env, napi_create_string_utf8(env, "farthing.run", NAPI_AUTO_LENGTH, &name));
     check(env, napi_create_reference(env, args[0], 1, &run->keep));
-    check(env, napi_create_async_work(
-                   env, nullptr, name,
-                   [](napi_env, void* data) {
-                     auto* r = static_cast<Run*>(data);
-                     execute(r->program->ops, r->lengths, r->profile ? &r->program->times : nullptr);
-                   },
-                   [](napi_env e, napi_status, void* data) {
-                     std::unique_ptr<Run> r(static_cast<Run*>(data));
-                     r->program->running = false;
-                     napi_value result;
-                     if (r->profile) {
-                       const size_t bytes = r->program->times.size() * sizeof(OpTime);
-                       void* data = nullptr;
-                       napi_create_arraybuffer(e, bytes, &data, &result);
-                       std::memcpy(data, r->program->times.data(), bytes);
-                     } else {
-                       napi_get_undefined(e, &result);
-                     }
-                     napi_resolve_deferred(e, r->deferred, result);
-                     napi_delete_reference(e, r->keep);
-                     napi_delete_async_work(e, r->work);
-                   },
-                   run.get(), &run->work));
-    run->program->running = true;
-    check(env, napi_queue_async_work(env, run->work));
-    run.release();
+    if (finished->awaited++ == 0) napi_ref_threadsafe_function(env, finished->call);
+    Program& program = *run->program;
+    program.running = true;
+    start({&program.ops, lengths, run->profile ? &program.times : nullptr,
+           [call = finished->call, run = run.release()] { napi_call_threadsafe_function(call, run, napi_tsfn_blocking); }});
     return promise;
   });
 }
@@ -397,6 +401,13 @@ napi_value use_instruction_set(napi_env env, napi_callback_info info) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
+  auto* finished = new Finished;
+  napi_value name;
+  napi_create_string_utf8(env, "farthing.run", NAPI_AUTO_LENGTH, &name);
+  napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, finished, finish, &finished->call);
+  napi_unref_threadsafe_function(env, finished->call);
+  napi_set_instance_data(env, finished, [](napi_env, void* data, void*) { delete static_cast<Finished*>(data); }, nullptr);
+  napi_add_env_cleanup_hook(env, [](void*) { drain(); }, nullptr);  // before the memory goes that programs use
   const napi_property_descriptor functions[] = {
       {"allocate", nullptr, allocate, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"mapFile", nullptr, map_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

@@ -1,5 +1,6 @@
-// The persistent thread pool: the calling thread is thread 0, the others sleep between programs.
+// The persistent thread pool: executes programs one after another, and sleeps when there are none.
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <thread>
 
@@ -16,9 +17,12 @@ namespace farthing {
 
 namespace {
 
-// Spinning is cheaper than sleeping for the microseconds between two ops, or two steps; after that the thread sleeps until it is
-// woken, so on a crowded machine the one we wait for gets the core.
-constexpr int kSpins = 2000;
+// A thread that waits for the others spins, since waking it takes longer than most ops. It soon lets others have the core, as the
+// one it waits for may need it, and at last it sleeps until it is woken.
+constexpr int kSpins = 2000, kSpinsAlone = 128, kSpinsBetweenYields = 16;
+
+// As long a thread looks for the next program: between two steps of an answer a little JavaScript runs.
+constexpr auto kBetweenPrograms = std::chrono::microseconds(300);
 
 }  // namespace
 
@@ -35,6 +39,7 @@ void Barrier::wait() {
   }
   for (int spins = 0; spins < kSpins; ++spins) {
     if (generation_.load(std::memory_order_acquire) != generation) return;
+    if (spins >= kSpinsAlone && spins % kSpinsBetweenYields == 0) std::this_thread::yield();
     CPU_RELAX();
   }
   std::unique_lock lock(mutex_);
@@ -50,10 +55,11 @@ using Clock = std::chrono::steady_clock;
 class Pool {
  public:
   explicit Pool(int threads) : threads_(threads), gate_(threads), scratch_(threads) {
-    for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });
+    for (int t = 0; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });
   }
 
   ~Pool() {
+    drain();
     {
       std::lock_guard lock(mutex_);
       stopping_ = true;
@@ -65,42 +71,64 @@ class Pool {
 
   int threads() const { return threads_; }
 
-  void run(const std::vector<Op>& ops, const int64_t* lengths, OpTimes* times) {
-    {
-      std::lock_guard lock(mutex_);
-      ops_ = &ops;
-      lengths_ = lengths;
-      times_ = times;
-      begin_ = Clock::now();
-      ++started_;
-    }
-    wake_.notify_all();
-    execute_as(0);
+  void start(Job job) {
+    std::lock_guard lock(mutex_);
+    jobs_.push_back(std::move(job));
+    if (jobs_.size() == 1) begin();
+  }
+
+  void drain() {
+    std::unique_lock lock(mutex_);
+    idle_.wait(lock, [&] { return jobs_.empty(); });
   }
 
  private:
+  // The first of the jobs is the one that runs.
+  void begin() {
+    const Job& job = jobs_.front();
+    for (const Op& op : *job.ops)
+      for (auto& next : op.next) next.store(0, std::memory_order_relaxed);
+    if (job.times) job.times->resize(job.ops->size() * threads_);
+    running_ = &job;
+    begin_ = Clock::now();
+    ++started_;
+    wake_.notify_all();
+  }
+
+  void end() {
+    running_->done();
+    std::lock_guard lock(mutex_);
+    jobs_.pop_front();
+    if (jobs_.empty()) idle_.notify_all();
+    else begin();
+  }
+
   void work(int thread) {
-    uint64_t seen = 0;
-    for (;;) {
-      for (int spins = 0; spins < kSpins && started_.load(std::memory_order_acquire) == seen; ++spins) CPU_RELAX();
+    for (uint64_t seen = 0;; ++seen) {
+      const auto until = Clock::now() + kBetweenPrograms;
+      while (started_.load(std::memory_order_acquire) == seen && Clock::now() < until) {
+        for (int i = 0; i < kSpinsBetweenYields; ++i) CPU_RELAX();
+        std::this_thread::yield();
+      }
       {
         std::unique_lock lock(mutex_);
         wake_.wait(lock, [&] { return started_ != seen; });
-        seen = started_;
         if (stopping_) return;
       }
       execute_as(thread);
+      if (thread == 0) end();
     }
   }
 
   void execute_as(int thread) {
+    const auto& [ops, lengths, times, done] = *running_;
     const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin_).count(); };
     size_t at = 0;
-    for (const Op& op : *ops_) {
-      const Context context{lengths_, thread, threads_, &gate_, &scratch_[thread]};
-      const double start = times_ ? now() : 0;
+    for (const Op& op : *ops) {
+      const Context context{lengths.data(), thread, threads_, &gate_, &scratch_[thread]};
+      const double start = times ? now() : 0;
       op.kernel(op, context);
-      if (times_) (*times_)[at++ * threads_ + thread] = {start, now()};
+      if (times) (*times)[at++ * threads_ + thread] = {start, now()};
       gate_.wait();
     }
   }
@@ -110,12 +138,11 @@ class Pool {
   std::vector<std::vector<uint8_t>> scratch_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, idle_;
+  std::deque<Job> jobs_;
+  const Job* running_ = nullptr;
   std::atomic<uint64_t> started_ = 0;
   bool stopping_ = false;
-  const std::vector<Op>* ops_ = nullptr;
-  const int64_t* lengths_ = nullptr;
-  OpTimes* times_ = nullptr;
   Clock::time_point begin_;
 };
 
@@ -124,13 +151,15 @@ std::unique_ptr<Pool> pool;
 
 }  // namespace
 
-void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], OpTimes* times) {
-  std::lock_guard lock(pool_mutex);  // programs run one after another
+void start(Job job) {
+  std::lock_guard lock(pool_mutex);
   if (!pool) pool = std::make_unique<Pool>(1);
-  for (const Op& op : ops)
-    for (auto& next : op.next) next.store(0, std::memory_order_relaxed);
-  if (times) times->resize(ops.size() * pool->threads());
-  pool->run(ops, lengths, times);
+  pool->start(std::move(job));
+}
+
+void drain() {
+  std::lock_guard lock(pool_mutex);
+  if (pool) pool->drain();
 }
 
 void set_threads(int threads) {
@@ -138,11 +167,6 @@ void set_threads(int threads) {
   if (pool && pool->threads() == threads) return;
   pool.reset();
   pool = std::make_unique<Pool>(threads);
-}
-
-int threads() {
-  std::lock_guard lock(pool_mutex);
-  return pool ? pool->threads() : 1;
 }
 
 }  // namespace farthing

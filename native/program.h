@@ -1,9 +1,11 @@
 // A program: operations on buffers, prepared once, executed by all threads of the pool in one call.
 // Knows no model, no file, no request (those live in TypeScript).
 #pragma once
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -119,11 +121,21 @@ struct OpTime {
 };
 using OpTimes = std::vector<OpTime>;  // [ops, threads]
 
-// Executes the ops in order on the pool; one parallel region, a barrier after each op. Fills `times` unless it is null.
-void execute(const std::vector<Op>& ops, const int64_t (&lengths)[kAxes], OpTimes* times);
+// A run of a program: its ops in order, in one parallel region with a barrier after each op. Fills `times` unless it is null.
+struct Job {
+  const std::vector<Op>* ops;
+  std::array<int64_t, kAxes> lengths;
+  OpTimes* times;
+  std::function<void()> done;  // called by a thread of the pool
+};
 
-// Threads of the pool, the caller of execute() included. Not while a program runs.
+// Runs the job when those before it are done; returns at once.
+void start(Job job);
+
+// Returns when no job is left.
+void drain();
+
+// Threads of the pool. Waits for the jobs there are.
 void set_threads(int threads);
-int threads();
 
 }  // namespace farthing

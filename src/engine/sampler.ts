@@ -23,15 +23,14 @@ export function sample(logits: Float32Array, { temperature, topP, topK, seed }: 
   const best = argmax(logits);
   if (temperature === 0) return best;
   const all = weigh(logits, logits[best]!, temperature);
-  const byCount = topK > 0 && topK < logits.length ? cutAfter(all, topK, Number.POSITIVE_INFINITY) : all;
-  const kept = topP < 1 ? cutAfter(byCount, Number.POSITIVE_INFINITY, topP * massOf(byCount)) : byCount;
+  const byCount = topK > 0 && topK < logits.length ? mostProbableOf(all, topK, Number.POSITIVE_INFINITY) : all;
+  const kept = topP < 1 ? mostProbableOf(byCount, Number.POSITIVE_INFINITY, topP * byCount.mass) : byCount;
   // Candidates stand in order of token id on the line from 0 to their mass; the draw is a point on it.
-  const target = uniform(seed, position) * massOf(kept);
+  const target = uniform(seed, position) * kept.mass;
   let passed = 0;
-  for (let token = 0; token < logits.length; token++) {
-    if (!isKept(kept, token)) continue;
-    passed += kept.weights[token]!;
-    if (passed > target) return token;
+  for (let i = 0; i < kept.count; i++) {
+    passed += kept.weights[i]!;
+    if (passed > target) return kept.tokens[i]!;
   }
   return best;
 }
@@ -69,82 +68,101 @@ export function argmax(values: Float32Array): number {
   return best;
 }
 
-/** Tokens from the most probable one down to `lastToken`; among those of equal logit, up to its id. */
+/** Tokens in order of id, and exp((logit − greatest) / temperature) of each. The next draw overwrites them. */
 interface Candidates {
   readonly logits: Float32Array;
   readonly greatest: number;
   readonly temperature: number;
-  /** By token id: exp((logit − greatest) / temperature). */
+  readonly tokens: Int32Array;
   readonly weights: Float64Array;
-  readonly lastLogit: number;
-  readonly lastToken: number;
+  readonly count: number;
+  readonly mass: number;
 }
 
-let scratch = new Float64Array(0);
+let memory = { tokens: new Int32Array(0), weights: new Float64Array(0) };
 
-/** All tokens. The weights are overwritten by the next call. */
-function weigh(logits: Float32Array, greatest: number, temperature: number): Candidates {
-  if (scratch.length !== logits.length) scratch = new Float64Array(logits.length);
-  for (let token = 0; token < logits.length; token++) {
-    const exponent = (logits[token]! - greatest) / temperature;
-    // What is less than a rounding error of the sum is never drawn.
-    scratch[token] = exponent < -NEGLIGIBLE ? 0 : Math.exp(exponent);
-  }
-  const lastLogit = Number.NEGATIVE_INFINITY;
-  return { logits, greatest, temperature, weights: scratch, lastLogit, lastToken: logits.length };
-}
-
+/** What is less than e to the power of minus that, a rounding error of the sum, is never drawn. */
 const NEGLIGIBLE = 40;
 
-function isKept({ logits, lastLogit, lastToken }: Candidates, token: number): boolean {
-  const logit = logits[token]!;
-  return logit > lastLogit || (logit === lastLogit && token <= lastToken);
-}
-
-function massOf(candidates: Candidates): number {
-  let mass = 0;
-  for (let token = 0; token < candidates.weights.length; token++) {
-    if (isKept(candidates, token)) mass += candidates.weights[token]!;
+function weigh(logits: Float32Array, greatest: number, temperature: number): Candidates {
+  if (memory.tokens.length < logits.length) {
+    memory = { tokens: new Int32Array(logits.length), weights: new Float64Array(logits.length) };
   }
-  return mass;
+  const { tokens, weights } = memory;
+  const inverse = 1 / temperature;
+  let count = 0;
+  let mass = 0;
+  for (let token = 0; token < logits.length; token++) {
+    const exponent = (logits[token]! - greatest) * inverse;
+    if (exponent < -NEGLIGIBLE) continue;
+    const weight = Math.exp(exponent);
+    tokens[count] = token;
+    weights[count++] = weight;
+    mass += weight;
+  }
+  return { logits, greatest, temperature, tokens, weights, count, mass };
 }
 
 const BUCKETS = 1024;
+const counts = new Int32Array(BUCKETS);
+const masses = new Float64Array(BUCKETS);
 
 /**
  * The most probable of the candidates: as few as make up `most` tokens or the mass `enough`, and at least one. Tokens
  * are counted into buckets of similar weight, so that only the bucket where the cut falls has to be sorted.
  */
-function cutAfter(candidates: Candidates, most: number, enough: number): Candidates {
-  const { logits, greatest, temperature, weights } = candidates;
+function mostProbableOf(candidates: Candidates, most: number, enough: number): Candidates {
+  const { logits, greatest, temperature, tokens, weights } = candidates;
   const scale = BUCKETS / (NEGLIGIBLE * temperature);
   const bucketOf = (token: number) => Math.min(BUCKETS - 1, Math.floor((greatest - logits[token]!) * scale));
-  const counts = new Int32Array(BUCKETS);
-  const masses = new Float64Array(BUCKETS);
-  for (let token = 0; token < logits.length; token++) {
-    if (!isKept(candidates, token)) continue;
-    const bucket = bucketOf(token);
+  // All that weigh less than that are together lighter than what may be left out.
+  const least = (candidates.mass - enough) / (2 * candidates.count);
+  const heavy = keep(candidates, (_, weight) => weight >= least);
+  counts.fill(0);
+  masses.fill(0);
+  for (let i = 0; i < heavy.count; i++) {
+    const bucket = bucketOf(tokens[i]!);
     counts[bucket]! += 1;
-    masses[bucket]! += weights[token]!;
+    masses[bucket]! += weights[i]!;
   }
-  let count = 0;
+  let before = 0;
   let mass = 0;
   let cut = 0;
-  for (; cut < BUCKETS - 1 && count + counts[cut]! < most && mass + masses[cut]! < enough; cut++) {
-    count += counts[cut]!;
+  for (; cut < BUCKETS - 1 && before + counts[cut]! < most && mass + masses[cut]! < enough; cut++) {
+    before += counts[cut]!;
     mass += masses[cut]!;
   }
-  const inCut: number[] = [];
-  for (let token = 0; token < logits.length; token++) {
-    if (isKept(candidates, token) && bucketOf(token) === cut) inCut.push(token);
+  const inCut: { token: number; weight: number }[] = [];
+  for (let i = 0; i < heavy.count; i++) {
+    if (bucketOf(tokens[i]!) === cut) inCut.push({ token: tokens[i]!, weight: weights[i]! });
   }
-  inCut.sort((a, b) => logits[b]! - logits[a]! || a - b);
-  for (const token of inCut) {
-    count++;
-    mass += weights[token]!;
-    if (count >= most || mass >= enough) return { ...candidates, lastLogit: logits[token]!, lastToken: token };
+  inCut.sort((a, b) => logits[b.token]! - logits[a.token]! || a.token - b.token);
+  if (inCut.length === 0) return heavy; // there are no more
+  let taken = 0;
+  do mass += inCut[taken++]!.weight;
+  while (taken < inCut.length && before + taken < most && mass < enough);
+  const last = inCut[taken - 1]!.token;
+  const lastLogit = logits[last]!;
+  return keep(heavy, (token) => {
+    const logit = logits[token]!;
+    return logit > lastLogit || (logit === lastLogit && token <= last);
+  });
+}
+
+/** Those candidates alone, in the memory of all. */
+function keep(candidates: Candidates, wanted: (token: number, weight: number) => boolean): Candidates {
+  const { tokens, weights } = candidates;
+  let count = 0;
+  let mass = 0;
+  for (let i = 0; i < candidates.count; i++) {
+    const token = tokens[i]!;
+    const weight = weights[i]!;
+    if (!wanted(token, weight)) continue;
+    tokens[count] = token;
+    weights[count++] = weight;
+    mass += weight;
   }
-  return candidates;
+  return { ...candidates, count, mass };
 }
 
 /** The `count` tokens of greatest logit, by falling logit, then rising id. */
