@@ -6,6 +6,9 @@
 constexpr int kRowsAtOnce = kHasTiles ? 256 : 8 * kProductRows, kRowStep = kHasTiles ? 32 : kProductRows;
 constexpr int64_t kBytesOfRows = 512 << 10;
 
+// Up to how many rows memory is waited for, and the panels that are then read side by side.
+constexpr int kFewestRows = kHasTiles ? 32 : kStreamRows, kStreamPanels = kHasTiles ? 1 : 4;
+
 // Rows of one product, wherever their outputs lie.
 struct RowBlock {
   int count = 0;
@@ -113,7 +116,8 @@ static inline void multiply_some(const Activations<Mode>& a, const RowBlock& row
 
 // Panels [first, last) of a block of rows. Few rows keep four panels in flight, since then memory is what they wait for.
 template <class Mode>
-static void multiply(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
+static void multiply(const Activations<Mode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish,
+                     const uint8_t*) {
   int panel = first;
   if (rows.count <= kStreamRows)
     for (; panel + 4 <= last && panel % 4 == 0; panel += 4) multiply_some<Mode, 4>(a, rows, weight, panel, finish);
@@ -166,6 +170,36 @@ static void each_block(const Op& op, const Context& ctx, const Products& product
   });
 }
 
+// Runs products of few rows, at most a block each. Then memory is what threads wait for, and it is read fastest as one
+// stream: so a thread has one share of all panels, in whole groups of kStreamPanels. run(rows, weight, first, last, after)
+// is told where this thread reads on.
+template <class Products, class Take, class Run>
+static void each_share(const Context& ctx, const Products& products, int64_t most_rows, Take take, Run run) {
+  const int panels = panels_of(products.weight(0).times), groups = (panels + kStreamPanels - 1) / kStreamPanels;
+  int64_t all = 0;
+  for (int p = 0; p < products.count(); ++p) all += products.rows(p) > 0 ? groups : 0;
+  int64_t first = all * ctx.thread / ctx.threads, last = all * (ctx.thread + 1) / ctx.threads;
+  if (first == last) return;
+  const Tiles tiles(most_rows);
+  RowBlock rows;
+  for (int p = 0; last > 0; ++p) {
+    if (products.rows(p) == 0) continue;
+    const int from = first < groups ? static_cast<int>(first) * kStreamPanels : panels;
+    const int to = last < groups ? static_cast<int>(last) * kStreamPanels : panels;
+    first = first < groups ? 0 : first - groups;
+    last -= groups;
+    if (from == panels) continue;
+    rows.count = static_cast<int>(products.rows(p));
+    for (int m = 0; m < rows.count; ++m) {
+      rows.out[m] = products.out(p, m);
+      take(m, p, m);
+    }
+    int next = p + 1;
+    while (last > 0 && products.rows(next) == 0) ++next;
+    run(rows, products.weight(p), from, to, panel_of(last > 0 ? products.weight(next) : products.weight(p), last > 0 ? 0 : to));
+  }
+}
+
 template <class Mode, class Products>
 static void run_products(const Op& op, const Context& ctx, const Products& products, const Finish& finish, bool round) {
   const View& shape = products.weight(0);
@@ -174,10 +208,16 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
   const int64_t fitting = kBytesOfRows / (row * static_cast<int64_t>(sizeof(typename Mode::Element))) / kRowStep * kRowStep;
   const int most = fitting > kRowsAtOnce ? kRowsAtOnce : fitting < kRowStep ? kRowStep : static_cast<int>(fitting);
   const auto a = Activations<Mode>::of(ctx.local<typename Mode::Element>(Activations<Mode>::room(padded, most)), padded, most);
-  each_block(
-      op, ctx, products, most, 4, 4,
-      [&](int m, int product, int64_t from) { a.take(m, products.in(product, from), shape.cols, padded, round); },
-      [&](const RowBlock& rows, const View& weight, int first, int last) { multiply(a, rows, weight, first, last, finish); });
+  const auto take = [&](int m, int product, int64_t from) { a.take(m, products.in(product, from), shape.cols, padded, round); };
+  const auto run = [&](const RowBlock& rows, const View& weight, int first, int last, const uint8_t* after) {
+    multiply(a, rows, weight, first, last, finish, after);
+  };
+  int64_t most_rows = 0;
+  for (int p = 0; p < products.count(); ++p) most_rows = products.rows(p) > most_rows ? products.rows(p) : most_rows;
+  if (most_rows <= kFewestRows) return each_share(ctx, products, most_rows, take, run);
+  each_block(op, ctx, products, most, 4, 4, take, [&](const RowBlock& rows, const View& weight, int first, int last) {
+    run(rows, weight, first, last, panel_of(weight, last));
+  });
 }
 
 template <class Products>

@@ -2,7 +2,8 @@
 // over steps of 32 k in order (tiles.h); what fills up the last step is zero.
 
 constexpr int kStepDepth = 2 * kTilePairs, kTileElements = kTileRows16 * kTilePairs;
-constexpr int kPartSteps = kScaleBlock / kStepDepth, kPartPairs = kScaleBlock / 2;  // of k that shares a scale
+constexpr int kStepQuads = kStepDepth / 4, kPartSteps = kScaleBlock / kStepDepth;  // a part of k shares a scale
+constexpr int kPartPairs = kScaleBlock / 2, kPartQuads = kScaleBlock / 4;
 
 // Activations as tiles, tile[row / 16][k / 32][16][32] bf16, so that a product reads them in one stream.
 struct TileMode {
@@ -26,22 +27,45 @@ struct Activations<TileMode> {
   }
 };
 
+// Decodes a step of an FP8 panel, `quads` of them, and asks for what lies at `ahead`.
+[[gnu::always_inline]] static inline void decode_step(uint8_t* to, const uint8_t* codes, const uint8_t* ahead, int quads) {
+  using From = Panel<PairMode, DType::PackedFP8>;
+  if (quads == kStepQuads) {
+#pragma GCC unroll 8
+    for (int q = 0; q < kStepQuads; ++q) {
+      __builtin_prefetch(ahead + q * kQuadBytes, 0, 2);
+      From(codes + q * kQuadBytes).put(to + q * 2 * kQuadBytes);
+    }
+    return;
+  }
+  for (int q = 0; q < quads; ++q) From(codes + q * kQuadBytes).put(to + q * 2 * kQuadBytes);
+  memset(to + quads * 2 * kQuadBytes, 0, (kStepQuads - quads) * 2 * kQuadBytes);
+}
+
 // FP8 panels [first, last), PANELS at a time. Nothing waits: while tiles multiply one part of 128 k, the next part is decoded
 // between their steps, so that memory is read without a pause, and vectors scale and add the sums of the rows before.
+// What is read `after` them is asked for when they end.
 template <int ROWS, int PANELS>
-static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
+static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& rows, const View& weight, int first, int last,
+                             const Finish& finish, const uint8_t* after) {
   using From = Panel<PairMode, DType::PackedFP8>;
-  constexpr int kRows = ROWS * kTileRows16, kWidth = PANELS * kLanes, kBytesAhead = 2048;
-  constexpr int kQuads = kPartPairs / From::kPairsAtOnce;  // of a part of a panel
-  const int pairs = padded_depth(weight) / 2, parts = (pairs + kPartPairs - 1) / kPartPairs;
+  constexpr int kRows = ROWS * kTileRows16, kWidth = PANELS * kLanes;
+  constexpr int kTurnsAhead = PANELS == 1 ? 8 : 1;  // some ten KB where memory is waited for; no more than lies in the first cache beside many rows
+  const int quads = padded_depth(weight) / 4, parts = (quads + kPartQuads - 1) / kPartQuads;
   const int groups = (rows.count + kRows - 1) / kRows, turns = (last - first) / PANELS * parts;
   alignas(64) uint8_t decoded[2][PANELS][kPartSteps * kTileBytes];
   alignas(64) float sums[2][kRows][kWidth], totals[kRowsAtOnce][kWidth];
-  const auto pairs_of = [&](int part) { return pairs - part * kPartPairs < kPartPairs ? pairs - part * kPartPairs : kPartPairs; };
+  const auto quads_of = [&](int part) { return quads - part * kPartQuads < kPartQuads ? quads - part * kPartQuads : kPartQuads; };
 
   struct Part {
     int panel, index;
-  } next{first, 0}, now = next;  // what is decoded and what is multiplied
+  } next{first, 0}, now = next, ahead = next;  // what is decoded, what is multiplied and what is asked for
+  const auto follow = [&](Part& part) {
+    if (++part.index == parts) part = {part.panel + PANELS, 0};
+  };
+  for (int turn = 0; turn < kTurnsAhead; ++turn) follow(ahead);
+  const auto codes_of = [&](const Part& part, int j) { return panel_of(weight, part.panel + j) + From::offset(part.index * kPartPairs); };
+
   struct {
     Part part;
     int m = 0, until = 0;
@@ -66,22 +90,22 @@ static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& row
   };
   int written = 0;  // of the two rooms for sums
   for (int turn = 0; turn <= turns; ++turn) {
-    const int count = turn < turns ? pairs_of(next.index) : 0, steps = turn > 0 ? (pairs_of(now.index) + kTilePairs - 1) / kTilePairs : 0;
-    const uint8_t* codes[PANELS];
+    const int count = turn < turns ? quads_of(next.index) : 0, steps = turn > 0 ? (quads_of(now.index) + kStepQuads - 1) / kStepQuads : 0;
+    const uint8_t *codes[PANELS], *far[PANELS];
     for (int j = 0; j < PANELS; ++j) {
-      codes[j] = panel_of(weight, next.panel + j) + From::offset(next.index * kPartPairs);
-      if (count % kTilePairs) memset(decoded[turn % 2][j] + count * 64, 0, (kTilePairs - count % kTilePairs) * 64);
+      codes[j] = codes_of(next, j);
+      far[j] = ahead.panel < last ? codes_of(ahead, j) : after + ((turn + kTurnsAhead - turns) * PANELS + j) * kPartQuads * kQuadBytes;
     }
-    int quad = 0;
+    int decodes = 0;
     for (int group = 0; group < groups; ++group) {
       const int m = group * kRows;
       if (steps) clear_tiles<ROWS, PANELS>();
       for (int s = 0; s < kPartSteps; ++s) {
-        for (const int end = count ? (group * kPartSteps + s + 1) * PANELS * kQuads / (groups * kPartSteps) : 0; quad < end; ++quad) {
-          const int j = quad / kQuads, q = quad % kQuads;
-          if (q * From::kPairsAtOnce >= count) continue;
-          __builtin_prefetch(codes[j] + q * kQuadBytes + kBytesAhead);
-          From(codes[j] + q * kQuadBytes).put(decoded[turn % 2][j] + q * 2 * kQuadBytes);
+        for (const int end = count ? (group * kPartSteps + s + 1) * PANELS / groups : 0; decodes < end; ++decodes) {
+          const int j = decodes / kPartSteps, step = decodes % kPartSteps, left = count - step * kStepQuads;
+          if (left <= 0) continue;
+          const int64_t at = step * kStepQuads * kQuadBytes;
+          decode_step(decoded[turn % 2][j] + step * kTileBytes, codes[j] + at, far[j] + at, left < kStepQuads ? left : kStepQuads);
         }
         finish_quarter(s);
         if (s >= steps) continue;
@@ -96,7 +120,8 @@ static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& row
       written ^= 1;
     }
     now = next;
-    if (++next.index == parts) next = {next.panel + PANELS, 0};
+    follow(next);
+    follow(ahead);
   }
   for (int quarter = 0; quarter < kPartSteps; ++quarter) finish_quarter(quarter);
 }
@@ -130,13 +155,14 @@ static void multiply_stored(const Activations<TileMode>& a, const RowBlock& rows
 }
 
 // Panels [first, last) of a block of rows.
-static void multiply(const Activations<TileMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish) {
+static void multiply(const Activations<TileMode>& a, const RowBlock& rows, const View& weight, int first, int last, const Finish& finish,
+                     const uint8_t* after) {
   if (weight.dtype == DType::PackedFP8) {
-    if (rows.count <= kTileRows16) return multiply_decoded<1, 1>(a, rows, weight, first, last, finish);
-    if (rows.count <= 2 * kTileRows16) return multiply_decoded<2, 1>(a, rows, weight, first, last, finish);
+    if (rows.count <= kTileRows16) return multiply_decoded<1, 1>(a, rows, weight, first, last, finish, after);
+    if (rows.count <= 2 * kTileRows16) return multiply_decoded<2, 1>(a, rows, weight, first, last, finish, after);
     const int even = first + (last - first) / 2 * 2;
-    if (even > first) multiply_decoded<2, 2>(a, rows, weight, first, even, finish);
-    if (last > even) multiply_decoded<2, 1>(a, rows, weight, even, last, finish);
+    if (even > first) multiply_decoded<2, 2>(a, rows, weight, first, even, finish, panel_of(weight, even));
+    if (last > even) multiply_decoded<2, 1>(a, rows, weight, even, last, finish, after);
     return;
   }
   int panel = first;
