@@ -14,17 +14,13 @@ export interface LocalOptions {
 
 export async function priceLocal(name: string, { precision, usdPerHour = 0, json, csv }: LocalOptions): Promise<void> {
   const { probeEngine } = await import('../engine/probe.ts');
-  const { STEP_TOKENS } = await import('../engine/cache-size.ts');
   const { parseArchitecture } = await import('../economics/architecture.ts');
   const { fitEngineRates, localDecode, localPrefill } = await import('../economics/local-engine.ts');
   const { costPerMillion, tokensPerSecond, usdPerHour: rent } = await import('../economics/quantity.ts');
   const model = await readArchitecture(name);
   if (!json && !csv) console.error('Measuring the kernels of this machine …');
-  const probes = await probeEngine(precision, 'fast');
-  const rates = fitEngineRates(
-    probes.map(({ config, steps }) => ({ architecture: parseArchitecture(config, 'probe'), steps })),
-    STEP_TOKENS,
-  );
+  const probe = await probeEngine(precision, 'fast');
+  const rates = fitEngineRates(parseArchitecture(probe.config, 'probe'), probe);
   const row = (what: string, context: number, batch: number, speed: number): Row => ({
     what,
     context,

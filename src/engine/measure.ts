@@ -3,7 +3,7 @@ import type { Model } from '../model/load.ts';
 import { createRunner, type Runner, type SequenceChunk } from '../model/runner.ts';
 import { STEP_TOKENS } from './cache-size.ts';
 import { type DiskShare, measureDisk } from './disk-share.ts';
-import { argmax } from './sampler.ts';
+import { uniform } from './random.ts';
 
 export interface Workload {
   /** Tokens of the prompt that is read. */
@@ -53,7 +53,7 @@ export async function measure(model: Model, workload: Workload): Promise<Measure
   const ids = promptIds(model, workload);
   const prefills: number[] = [];
   const decodes: number[] = [];
-  if (decode > 0) await fillCaches(runner, ids.subarray(0, depth), batch);
+  if (decode > 0) await fillCaches(runner, model.config.vocabSize, workload);
   const stepping = measureDisk();
   for (let round = 0; round <= repeat; round++) {
     if (prompt > 0) prefills.push(prompt / (await seconds(() => read(runner, ids.subarray(0, prompt), 0))));
@@ -91,9 +91,14 @@ export async function benchRunner(model: Model, workload: Workload): Promise<Run
 
 const longestOf = ({ prompt, depth, decode }: Workload) => Math.max(prompt, depth + decode);
 
-/** Tokens that wake other experts each time. */
+/** Token at a place of a sequence, at random, so that neither tokens nor sequences wake the same experts. */
+export function benchToken(sequence: number, position: number, vocab: number): number {
+  return Math.floor(uniform(sequence, position) * vocab);
+}
+
+/** Of the first sequence. */
 export function promptIds({ config }: Model, workload: Workload): Int32Array {
-  return Int32Array.from({ length: longestOf(workload) }, (_, i) => (i * 7919 + 13) % config.vocabSize);
+  return Int32Array.from({ length: longestOf(workload) }, (_, i) => benchToken(0, i, config.vocabSize));
 }
 
 async function seconds(run: () => Promise<void>): Promise<number> {
@@ -123,34 +128,53 @@ function* stepsOf(runner: Runner, ids: Int32Array, sequence: number): Generator<
   }
 }
 
+/** Tokens of all sequences together that `fillCaches` reads. */
+const READ_TOKENS = 16384;
+
 /**
- * Gives each of `batch` sequences a context of `ids`. Every piece is read as the beginning of a text: its rows are
- * attended to as fast as true ones, and reading it does not slow down with the depth.
+ * Gives each of `batch` sequences a context of its own of `depth` tokens. Every piece is read as the beginning of a text:
+ * its rows are attended to as fast as true ones, and reading it does not slow down with the depth. Beyond READ_TOKENS,
+ * blocks are copies of some that were read, picked at random.
  */
-export async function fillCaches(runner: Runner, ids: Int32Array, batch: number): Promise<void> {
+export async function fillCaches(
+  runner: Runner,
+  vocab: number,
+  { depth, batch }: Pick<Workload, 'depth' | 'batch'>,
+): Promise<void> {
+  const filled: number[] = [];
+  const content = new Uint8Array(runner.blocks.bytes);
   for (let sequence = 0; sequence < batch; sequence++) {
-    for (let start = 0; start < ids.length; start += STEP_TOKENS) {
-      const blocks = blocksOf(runner, sequence).slice(start / BLOCK_TOKENS);
-      await runner.step([{ ids: ids.subarray(start, start + STEP_TOKENS), start: 0, blocks, logits: 0 }]);
+    for (let start = 0; start < depth; start += STEP_TOKENS) {
+      const length = Math.min(STEP_TOKENS, depth - start);
+      const blocks = blocksOf(runner, sequence).slice(start / BLOCK_TOKENS, Math.ceil((start + length) / BLOCK_TOKENS));
+      if (filled.length * BLOCK_TOKENS < READ_TOKENS) {
+        const ids = Int32Array.from({ length }, (_, i) => benchToken(sequence, start + i, vocab));
+        await runner.step([{ ids, start: 0, blocks, logits: 0 }]);
+        filled.push(...blocks);
+        continue;
+      }
+      for (const block of blocks) {
+        runner.blocks.read(filled[Math.floor(uniform(sequence, block) * filled.length)]!, content);
+        runner.blocks.write(block, content);
+      }
     }
   }
 }
 
-/** A token of each sequence, unlike those of the others, so that they wake other experts. */
-export function firstIds(batch: number, vocab: number): number[] {
-  return Array.from({ length: batch }, (_, sequence) => (sequence * 7919 + 1) % vocab);
+/** Writes a token of each sequence in every step. */
+export async function write(
+  runner: Runner,
+  vocab: number,
+  { decode, depth, batch }: Omit<Workload, 'prompt' | 'repeat'>,
+): Promise<void> {
+  for (let i = 0; i < decode; i++) await runner.step(decodeChunks(runner, vocab, depth + i, batch));
 }
 
-/** Writes the most probable tokens of all sequences, one of each a step. */
-async function write(runner: Runner, vocab: number, { decode, depth, batch }: Workload): Promise<void> {
-  let next = firstIds(batch, vocab);
-  for (let i = 0; i < decode; i++) {
-    const chunks = next.map((id, sequence): SequenceChunk => {
-      return { ids: [id], start: depth + i, blocks: blocksOf(runner, sequence), logits: 1 };
-    });
-    const logits = await runner.step(chunks);
-    next = next.map((_, row) => argmax(logits.subarray(row * vocab, (row + 1) * vocab)));
-  }
+/** A token of each of `batch` sequences after `start` others. */
+export function decodeChunks(runner: Runner, vocab: number, start: number, batch: number): SequenceChunk[] {
+  return Array.from({ length: batch }, (_, sequence) => {
+    return { ids: [benchToken(sequence, start, vocab)], start, blocks: blocksOf(runner, sequence), logits: 1 };
+  });
 }
 
 export function blocksOf({ limits }: Runner, sequence: number): number[] {

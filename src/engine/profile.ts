@@ -1,7 +1,7 @@
 /** Where the time of one step goes: one prefill step and one decode step of a workload, operation by operation. */
 import type { Model } from '../model/load.ts';
 import type { ProfiledOp } from '../model/runner.ts';
-import { benchRunner, blocksOf, fillCaches, firstIds, promptIds, read, type Workload } from './measure.ts';
+import { benchRunner, blocksOf, decodeChunks, fillCaches, promptIds, read, type Workload } from './measure.ts';
 
 export interface StepProfile {
   readonly name: string;
@@ -46,10 +46,9 @@ export async function profileSteps(model: Model, workload: Workload): Promise<St
     profiles.push(await median(`prefill of ${tokens} tokens after ${start}`, () => runner.profile([chunk])));
   }
   if (decode > 0) {
-    await fillCaches(runner, ids.subarray(0, depth), batch);
-    const chunks = firstIds(batch, model.config.vocabSize).map((id, sequence) => {
-      return { ids: [id], start: depth, blocks: blocksOf(runner, sequence), logits: 1 };
-    });
+    const { vocabSize } = model.config;
+    await fillCaches(runner, vocabSize, workload);
+    const chunks = decodeChunks(runner, vocabSize, depth, batch);
     profiles.push(await median(`decode of ${batch} after ${depth} tokens`, () => runner.profile(chunks)));
   }
   return profiles;
