@@ -21,7 +21,7 @@ const shapes = options.shape === undefined ? (['medium', 'small'] as const) : [o
 const CONTEXTS = options.quick ? [128, 2048] : [128, 2048, 8192];
 const BATCHES = [1, 4, 16];
 const DECODE = 8;
-const ROUNDS = 3;
+const [FEWEST_ROUNDS, MEASURED_MS] = [3, 20_000];
 
 interface Row {
   readonly shape: Shape;
@@ -47,7 +47,7 @@ async function predictAndMeasure(shape: Shape, folder: string): Promise<Row[]> {
   const architecture = parseArchitecture(JSON.parse(await readFile(path.join(folder, 'config.json'), 'utf8')), shape);
   const model = await openModel(folder, { compute: 'fast' });
   const longest = Math.max(...CONTEXTS);
-  const most = { prompt: longest, decode: DECODE, depth: longest, batch: Math.max(...BATCHES), repeat: ROUNDS };
+  const most = { prompt: longest, decode: DECODE, depth: longest, batch: Math.max(...BATCHES), repeat: FEWEST_ROUNDS };
   const runner = await benchRunner(model, most);
   const { vocabSize } = model.config;
   await fillCaches(runner, vocabSize, most);
@@ -68,7 +68,8 @@ async function predictAndMeasure(shape: Shape, folder: string): Promise<Row[]> {
   ]);
   // All points once a round, so that what disturbs the machine for a while spoils a round and not a point.
   const speeds = points.map((): number[] => []);
-  for (let round = 0; round < ROUNDS; round++) {
+  const begun = performance.now();
+  while (speeds[0]!.length < FEWEST_ROUNDS || performance.now() - begun < MEASURED_MS) {
     for (const [i, { tokens, run }] of points.entries()) {
       const start = performance.now();
       await run();
@@ -76,7 +77,8 @@ async function predictAndMeasure(shape: Shape, folder: string): Promise<Row[]> {
     }
   }
   return points.map(({ what, predicted }, i) => {
-    const measured = speeds[i]!.sort((a, b) => a - b)[ROUNDS >> 1]!;
+    const sorted = speeds[i]!.sort((a, b) => a - b);
+    const measured = sorted[sorted.length >> 1]!;
     const off = predicted / measured - 1;
     console.log(
       `${shape.padEnd(8)}${what.padEnd(30)}predicted ${predicted.toFixed(1).padStart(8)}  measured ` +

@@ -40,31 +40,40 @@ export interface ProductRates {
   readonly levels: readonly ProductLevel[];
 }
 
-/** Outputs of a panel of packed weights, panels of a work item, items a thread should have, and rows of a block. */
+/** Outputs of a panel of packed weights; up to how many rows a thread has one share of all panels. */
 const LANES = 16;
+const FEW_ROWS = 32;
+/** With more: panels of a work item, items a thread should have, and rows of a block. */
 const CHUNK = 4;
 const ITEMS = 4;
 const BLOCK_ROWS = 256;
 
-/** What the busiest thread does: `each_block` in native/kernels/linear.h. */
+/** What the busiest thread does: `each_share` and `each_block` in native/kernels/linear.h. */
 function busiest({ products, k, n }: ProductShape, rows: number, threads: number) {
   const panels = Math.ceil(n / LANES);
+  if (rows <= FEW_ROWS) {
+    const share = mostOfThread(products * panels, threads) / (products * panels);
+    const touched = Math.max(1, products * share);
+    return { items: touched, weights: share * products * k * n, inputs: touched * k, outputs: share * products * n };
+  }
   const blocks = products * Math.ceil(rows / BLOCK_ROWS);
   let chunk = CHUNK;
   while (chunk < panels && blocks * Math.ceil(panels / (2 * chunk)) >= ITEMS * threads) chunk *= 2;
   const chunks = Math.ceil(panels / chunk);
   const items = blocks * chunks;
-  // an expected number of products stands for whole ones around it, which leave a thread idle now and then
-  const mine =
-    Math.abs(items - Math.round(items)) < 1e-9
-      ? Math.ceil(Math.round(items) / threads)
-      : (items + (threads - 1) / 2) / threads;
+  const mine = mostOfThread(items, threads);
   return {
     items: mine,
     weights: (mine / items) * products * k * n,
     inputs: products * Math.min(1, Math.max(chunks, mine / blocks) / threads) * k,
     outputs: (mine / items) * products * n,
   };
+}
+
+/** An expected number of items stands for whole ones around it, which leave a thread idle now and then. */
+function mostOfThread(items: number, threads: number): number {
+  const whole = Math.round(items);
+  return Math.abs(items - whole) < 1e-9 ? Math.ceil(whole / threads) : (items + (threads - 1) / 2) / threads;
 }
 
 export function fitProductRates(runs: readonly ProductRun[], threads: number): ProductRates {

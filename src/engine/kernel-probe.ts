@@ -76,7 +76,7 @@ const NARROW = [
 const WIDE = [1, 1024, 1024] as const;
 const NEAR_MIB = 16;
 const FAR_MIB = [64, 256];
-const ROWS = [1, 4, 8, 16, 17, 32, 48, 64, 128, 256, 512];
+const ROWS = [1, 4, 8, 16, 17, 32, 33, 48, 64, 128, 256, 512];
 /** Beyond, products are bound by arithmetic, wherever their weights lie. */
 const MOST_FAR_ROWS = 64;
 
