@@ -17,7 +17,9 @@ const context = await model.createContext({
 });
 const sequences = Array.from({ length: batch }, () => context.getSequence());
 const vocabulary = Number(process.env.PEER_VOCABULARY);
-const ids = (count) => Array.from({ length: count }, (_, i) => ((i * 7919 + 13) % (vocabulary - 8)) + 4);
+// Every sequence has tokens of its own, lest all wake the same experts.
+const ids = (count, sequence = 0) =>
+  Array.from({ length: count }, (_, i) => ((i * 7919 + sequence * 104729 + 13) % (vocabulary - 8)) + 4);
 
 async function timed(work) {
   const start = performance.now();
@@ -41,8 +43,8 @@ for (let round = 0; round <= repeat; round++) {
   }
   if (decode === 0) continue;
   if (round === 0 && depth > 0)
-    for (const sequence of sequences) await sequence.evaluateWithoutGeneratingNewTokens(ids(depth));
-  const seconds = await timed(() => Promise.all(sequences.map((sequence) => write(sequence, ids(1), decode))));
+    for (const [i, sequence] of sequences.entries()) await sequence.evaluateWithoutGeneratingNewTokens(ids(depth, i));
+  const seconds = await timed(() => Promise.all(sequences.map((sequence, i) => write(sequence, ids(1, i), decode))));
   decodes.push((decode * batch) / seconds);
 }
 const rate = (values) => {
