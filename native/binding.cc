@@ -187,9 +187,9 @@ struct Program {
 
 const KernelEntry* kernel_table = nullptr;
 
-Kernel find_kernel(const std::string& name) {
+const KernelEntry& find_kernel(const std::string& name) {
   for (const KernelEntry* entry = kernel_table; entry->name; ++entry)
-    if (name == entry->name) return entry->kernel;
+    if (name == entry->name) return *entry;
   throw Failure{"unknown kernel \"" + name + "\""};
 }
 
@@ -243,7 +243,10 @@ napi_value create_program(napi_env env, napi_callback_info info) {
       const HandleScope scope(env);
       const napi_value source = element(env, args[0], i);
       Op op;
-      op.kernel = find_kernel(text(env, property(env, source, "kernel")));
+      const KernelEntry& entry = find_kernel(text(env, property(env, source, "kernel")));
+      op.kernel = entry.kernel;
+      op.reading = entry.reading;
+      check(env, napi_get_value_bool(env, property(env, source, "meets"), &op.meets));
       const napi_value views = property(env, source, "views");
       for (uint32_t v = 0, n = length(env, views); v < n; ++v) op.views.push_back(parse_view(env, element(env, views, v)));
       const napi_value scalars = property(env, source, "scalars");

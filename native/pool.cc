@@ -124,13 +124,16 @@ class Pool {
     const auto& [ops, lengths, times, done] = *running_;
     const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin_).count(); };
     size_t at = 0;
+    const Op *reader = ops->data(), *end = reader + ops->size();
     for (const Op& op : *ops) {
-      const Context context{lengths.data(), thread, threads_, &gate_, &scratch_[thread]};
+      while (reader != end && (reader <= &op || !reader->reading)) ++reader;
+      const Context context{lengths.data(), thread, threads_, &gate_, &scratch_[thread], reader == end ? nullptr : reader};
+      if (op.meets) gate_.wait();
       const double start = times ? now() : 0;
       op.kernel(op, context);
       if (times) (*times)[at++ * threads_ + thread] = {start, now()};
-      gate_.wait();
     }
+    gate_.wait();
   }
 
   const int threads_;

@@ -39,16 +39,22 @@ struct Context;
 struct Op;
 using Kernel = void (*)(const Op&, const Context&);
 
+// Where a thread begins to read the weights of `op`, if it reads them as one stream and that is known while `present` runs;
+// else null.
+using Reading = const uint8_t* (*)(const Op& op, const Context&, const Op& present);
+
 constexpr int kPhases = 4;  // most phases (barrier-separated parts) in one kernel
 
 struct Op {
   Kernel kernel = nullptr;
+  Reading reading = nullptr;
+  bool meets = true;           // threads wait for each other before it
   std::vector<View> views;     // what is written first, then what is read
   std::vector<double> scalars;
   mutable std::atomic<int64_t> next[kPhases] = {};  // work items claimed so far, one counter a phase
   Op() = default;
   Op(Op&& other) noexcept
-      : kernel(other.kernel), views(std::move(other.views)), scalars(std::move(other.scalars)) {}
+      : kernel(other.kernel), reading(other.reading), meets(other.meets), views(std::move(other.views)), scalars(std::move(other.scalars)) {}
 };
 
 class Barrier {
@@ -72,6 +78,7 @@ struct Context {
   int threads;
   Barrier* gate;
   std::vector<uint8_t>* scratch;  // this thread's, grown once, kept
+  const Op* reader;               // the next op that may read weights as a stream, or null
   mutable int phase = 0;
 
   int64_t rows(const View& v) const { return v.rows(lengths); }
@@ -107,6 +114,7 @@ struct Context {
 struct KernelEntry {
   const char* name;
   Kernel kernel;
+  Reading reading = nullptr;
 };
 
 // The kernels of one instruction set, ended by a null name.
@@ -121,7 +129,8 @@ struct OpTime {
 };
 using OpTimes = std::vector<OpTime>;  // [ops, threads]
 
-// A run of a program: its ops in order, in one parallel region with a barrier after each op. Fills `times` unless it is null.
+// A run of a program: its ops in order, in one parallel region with a barrier before those that need one, and at the end.
+// Fills `times` unless it is null.
 struct Job {
   const std::vector<Op>* ops;
   std::array<int64_t, kAxes> lengths;

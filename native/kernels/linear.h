@@ -170,34 +170,79 @@ static void each_block(const Op& op, const Context& ctx, const Products& product
   });
 }
 
-// Runs products of few rows, at most a block each. Then memory is what threads wait for, and it is read fastest as one
-// stream: so a thread has one share of all panels, in whole groups of kStreamPanels. run(rows, weight, first, last, after)
-// is told where this thread reads on.
-template <class Products, class Take, class Run>
-static void each_share(const Context& ctx, const Products& products, int64_t most_rows, Take take, Run run) {
+// Products of few rows, at most a block each. Then memory is what threads wait for, and it is read fastest as one stream:
+// so a thread has one share of all panels, in whole groups of kStreamPanels.
+template <class Products>
+struct Shares {
+  const Products& products;
   const int panels = panels_of(products.weight(0).times), groups = (panels + kStreamPanels - 1) / kStreamPanels;
-  int64_t all = 0;
-  for (int p = 0; p < products.count(); ++p) all += products.rows(p) > 0 ? groups : 0;
-  int64_t first = all * ctx.thread / ctx.threads, last = all * (ctx.thread + 1) / ctx.threads;
-  if (first == last) return;
-  const Tiles tiles(most_rows);
+  int64_t first, last;  // this thread's groups among those of all products that have rows
+
+  Shares(const Context& ctx, const Products& of) : products(of) {
+    int64_t all = 0;
+    for (int p = 0; p < products.count(); ++p) all += products.rows(p) > 0 ? groups : 0;
+    first = all * ctx.thread / ctx.threads, last = all * (ctx.thread + 1) / ctx.threads;
+  }
+
+  // Calls use(product, first panel, last panel) in order.
+  template <class Use>
+  void each(Use use) const {
+    int64_t start = 0;
+    for (int p = 0; start < last; ++p) {
+      if (products.rows(p) == 0) continue;
+      const int64_t from = first > start ? (first - start) * kStreamPanels : 0, to = (last - start) * kStreamPanels;
+      start += groups;
+      if (from < panels) use(p, static_cast<int>(from), static_cast<int>(to < panels ? to : panels));
+    }
+  }
+
+  // Where the first one begins.
+  const uint8_t* begin() const {
+    const uint8_t* at = nullptr;
+    each([&](int p, int from, int) { at = at ? at : panel_of(products.weight(p), from); });
+    return at;
+  }
+};
+
+template <class Products>
+static int64_t most_rows(const Products& products) {
+  int64_t most = 0;
+  for (int p = 0; p < products.count(); ++p) most = products.rows(p) > most ? products.rows(p) : most;
+  return most;
+}
+
+template <class Products>
+static const uint8_t* stream_begin(const Context& ctx, const Products& products) {
+  return most_rows(products) <= kFewestRows ? Shares(ctx, products).begin() : nullptr;
+}
+
+// take(m, product, row) takes a row of a product as row m; run(rows, weight, first, last, after) multiplies by panels
+// [first, last), and what lies at `after` is read next.
+template <class Products, class Take, class Run>
+static void each_share(const Op& op, const Context& ctx, const Products& products, Take take, Run run) {
+  const Shares shares(ctx, products);
+  if (shares.first == shares.last) return;
+  const Tiles tiles(most_rows(products));
   RowBlock rows;
-  for (int p = 0; last > 0; ++p) {
-    if (products.rows(p) == 0) continue;
-    const int from = first < groups ? static_cast<int>(first) * kStreamPanels : panels;
-    const int to = last < groups ? static_cast<int>(last) * kStreamPanels : panels;
-    first = first < groups ? 0 : first - groups;
-    last -= groups;
-    if (from == panels) continue;
+  struct {
+    int product, first, last;
+  } waiting{-1, 0, 0};
+  const auto run_waiting = [&](const uint8_t* after) {
+    const auto [p, first, last] = waiting;
+    if (p < 0) return;
     rows.count = static_cast<int>(products.rows(p));
     for (int m = 0; m < rows.count; ++m) {
       rows.out[m] = products.out(p, m);
       take(m, p, m);
     }
-    int next = p + 1;
-    while (last > 0 && products.rows(next) == 0) ++next;
-    run(rows, products.weight(p), from, to, panel_of(last > 0 ? products.weight(next) : products.weight(p), last > 0 ? 0 : to));
-  }
+    const View& weight = products.weight(p);
+    run(rows, weight, first, last, after ? after : panel_of(weight, last));
+  };
+  shares.each([&](int p, int first, int last) {
+    run_waiting(panel_of(products.weight(p), first));
+    waiting = {p, first, last};
+  });
+  run_waiting(ctx.reader ? ctx.reader->reading(*ctx.reader, ctx, op) : nullptr);
 }
 
 template <class Mode, class Products>
@@ -212,9 +257,7 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
   const auto run = [&](const RowBlock& rows, const View& weight, int first, int last, const uint8_t* after) {
     multiply(a, rows, weight, first, last, finish, after);
   };
-  int64_t most_rows = 0;
-  for (int p = 0; p < products.count(); ++p) most_rows = products.rows(p) > most_rows ? products.rows(p) : most_rows;
-  if (most_rows <= kFewestRows) return each_share(ctx, products, most_rows, take, run);
+  if (most_rows(products) <= kFewestRows) return each_share(op, ctx, products, take, run);
   each_block(op, ctx, products, most, 4, 4, take, [&](const RowBlock& rows, const View& weight, int first, int last) {
     run(rows, weight, first, last, panel_of(weight, last));
   });
@@ -234,6 +277,7 @@ static void run_products(const Op& op, const Context& ctx, const Products& produ
 struct OneProduct {
   const View &y, &x, &w;
   int64_t all_rows;
+  OneProduct(const Op& op, const Context& ctx) : y(op.views[0]), x(op.views[1]), w(op.views[2]), all_rows(ctx.rows(y)) {}
   int count() const { return 1; }
   int64_t rows(int) const { return all_rows; }
   const View& weight(int) const { return w; }
@@ -243,16 +287,19 @@ struct OneProduct {
 
 // [y] <- [x, weight, bias | null], scalars: fast, accumulate
 static void linear(const Op& op, const Context& ctx) {
-  const View& y = op.views[0];
   const Finish finish{static_cast<const float*>(op.views[3].data), op.scalars[1] != 0};
-  run_products(op, ctx, OneProduct{y, op.views[1], op.views[2], ctx.rows(y)}, finish, op.scalars[0] != 0);
+  run_products(op, ctx, OneProduct(op, ctx), finish, op.scalars[0] != 0);
 }
+static const uint8_t* linear_reading(const Op& op, const Context& ctx, const Op&) { return stream_begin(ctx, OneProduct(op, ctx)); }
 
 // Sorted places of an expert; their rows are gathered by token, or lie sorted already (top_k 0).
 struct ExpertProducts {
   const View &y, &x, *weights;
   const int32_t *order, *offsets;
   int experts, top_k;
+  explicit ExpertProducts(const Op& op)
+      : y(op.views[0]), x(op.views[1]), weights(&op.views[4]), order(op.views[2].i32()), offsets(op.views[3].i32()),
+        experts(op.views[3].times - 1), top_k(static_cast<int>(op.scalars[1])) {}
   int count() const { return experts; }
   int64_t rows(int expert) const { return offsets[expert + 1] - offsets[expert]; }
   const View& weight(int expert) const { return weights[expert]; }
@@ -265,16 +312,21 @@ struct ExpertProducts {
 
 // [y sorted] <- [x, order, offsets, weights…], scalars: fast, topK to gather by or 0, accumulate
 static void expert_linear(const Op& op, const Context& ctx) {
-  const View &order = op.views[2], &offsets = op.views[3];
-  const ExpertProducts products{op.views[0], op.views[1], &op.views[4], order.i32(), offsets.i32(), offsets.times - 1,
-                                static_cast<int>(op.scalars[1])};
-  run_products(op, ctx, products, Finish{nullptr, op.scalars[2] != 0}, op.scalars[0] != 0);
+  run_products(op, ctx, ExpertProducts(op), Finish{nullptr, op.scalars[2] != 0}, op.scalars[0] != 0);
+}
+// Which experts have rows is known while others of theirs are multiplied.
+static const uint8_t* expert_reading(const Op& op, const Context& ctx, const Op& present) {
+  const bool known = present.kernel == expert_linear && present.views[3].data == op.views[3].data;
+  return known ? stream_begin(ctx, ExpertProducts(op)) : nullptr;
 }
 
 struct HeadProducts {
   const View &y, &x, *weights;
   int64_t all_rows;
   int heads, head_dim, offset;
+  HeadProducts(const Op& op, const Context& ctx)
+      : y(op.views[0]), x(op.views[1]), weights(&op.views[2]), all_rows(ctx.rows(y)), heads(static_cast<int>(op.views.size()) - 2),
+        head_dim(static_cast<int>(op.scalars[1])), offset(static_cast<int>(op.scalars[2])) {}
   int count() const { return heads; }
   int64_t rows(int) const { return all_rows; }
   const View& weight(int head) const { return weights[head]; }
@@ -284,10 +336,10 @@ struct HeadProducts {
 
 // [y] <- [x, weights…], scalars: fast, headDim, offset
 static void head_linear(const Op& op, const Context& ctx) {
-  const View& y = op.views[0];
-  const HeadProducts products{y, op.views[1], &op.views[2], ctx.rows(y), static_cast<int>(op.views.size()) - 2,
-                              static_cast<int>(op.scalars[1]), static_cast<int>(op.scalars[2])};
-  run_products(op, ctx, products, Finish{nullptr, false}, op.scalars[0] != 0);
+  run_products(op, ctx, HeadProducts(op, ctx), Finish{nullptr, false}, op.scalars[0] != 0);
 }
+static const uint8_t* head_reading(const Op& op, const Context& ctx, const Op&) { return stream_begin(ctx, HeadProducts(op, ctx)); }
 
-#define LINEAR_KERNELS {"linear", linear}, {"expert_linear", expert_linear}, {"head_linear", head_linear}, OUTER_KERNELS
+#define LINEAR_KERNELS                                                                   \
+  {"linear", linear, linear_reading}, {"expert_linear", expert_linear, expert_reading},  \
+      {"head_linear", head_linear, head_reading}, OUTER_KERNELS

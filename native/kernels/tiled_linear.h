@@ -27,6 +27,18 @@ struct Activations<TileMode> {
   }
 };
 
+// What a thread reads as one: bytes, and where it reads on.
+struct Stream {
+  const uint8_t *end, *after;
+
+  // What to ask for when `at` is read: far enough ahead where little is computed.
+  const uint8_t* ahead_of(const uint8_t* at) const {
+    constexpr int kBytesAhead = 16 << 10;
+    at += kBytesAhead;
+    return at < end ? at : after + (at - end);
+  }
+};
+
 // Decodes a step of an FP8 panel, `quads` of them, and asks for what lies at `ahead`.
 [[gnu::always_inline]] static inline void decode_step(uint8_t* to, const uint8_t* codes, const uint8_t* ahead, int quads) {
   using From = Panel<PairMode, DType::PackedFP8>;
@@ -50,7 +62,8 @@ static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& row
                              const Finish& finish, const uint8_t* after) {
   using From = Panel<PairMode, DType::PackedFP8>;
   constexpr int kRows = ROWS * kTileRows16, kWidth = PANELS * kLanes;
-  constexpr int kTurnsAhead = PANELS == 1 ? 8 : 1;  // some ten KB where memory is waited for; no more than lies in the first cache beside many rows
+  constexpr int kBytesAhead = 2048;  // of panels side by side
+  const Stream stream{panel_of(weight, last), after};
   const int quads = padded_depth(weight) / 4, parts = (quads + kPartQuads - 1) / kPartQuads;
   const int groups = (rows.count + kRows - 1) / kRows, turns = (last - first) / PANELS * parts;
   alignas(64) uint8_t decoded[2][PANELS][kPartSteps * kTileBytes];
@@ -59,13 +72,7 @@ static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& row
 
   struct Part {
     int panel, index;
-  } next{first, 0}, now = next, ahead = next;  // what is decoded, what is multiplied and what is asked for
-  const auto follow = [&](Part& part) {
-    if (++part.index == parts) part = {part.panel + PANELS, 0};
-  };
-  for (int turn = 0; turn < kTurnsAhead; ++turn) follow(ahead);
-  const auto codes_of = [&](const Part& part, int j) { return panel_of(weight, part.panel + j) + From::offset(part.index * kPartPairs); };
-
+  } next{first, 0}, now = next;  // what is decoded and what is multiplied
   struct {
     Part part;
     int m = 0, until = 0;
@@ -93,8 +100,8 @@ static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& row
     const int count = turn < turns ? quads_of(next.index) : 0, steps = turn > 0 ? (quads_of(now.index) + kStepQuads - 1) / kStepQuads : 0;
     const uint8_t *codes[PANELS], *far[PANELS];
     for (int j = 0; j < PANELS; ++j) {
-      codes[j] = codes_of(next, j);
-      far[j] = ahead.panel < last ? codes_of(ahead, j) : after + ((turn + kTurnsAhead - turns) * PANELS + j) * kPartQuads * kQuadBytes;
+      codes[j] = panel_of(weight, next.panel + j) + From::offset(next.index * kPartPairs);
+      far[j] = PANELS == 1 ? stream.ahead_of(codes[j]) : codes[j] + kBytesAhead;
     }
     int decodes = 0;
     for (int group = 0; group < groups; ++group) {
@@ -120,8 +127,7 @@ static void multiply_decoded(const Activations<TileMode>& a, const RowBlock& row
       written ^= 1;
     }
     now = next;
-    follow(next);
-    follow(ahead);
+    if (++next.index == parts) next = {next.panel + PANELS, 0};
   }
   for (int quarter = 0; quarter < kPartSteps; ++quarter) finish_quarter(quarter);
 }

@@ -84,11 +84,12 @@ export function compile(graph: Graph, greatest: Lengths, keep: readonly Tensor[]
       },
     };
   };
-  const prepared = graph.ops.map((op) => ({
-    kernel: op.kernel,
-    views: [...op.writes, ...op.reads].map(view),
-    scalars: op.scalars,
-  }));
+  const meets = meetings();
+  const prepared = graph.ops.map((op) => {
+    const writes = op.writes.map(view);
+    const reads = op.reads.map(view);
+    return { kernel: op.kernel, views: [...writes, ...reads], scalars: op.scalars, meets: meets(writes, reads) };
+  });
   const buffers = new Set(prepared.flatMap((op) => op.views.flatMap((v) => (v ? [v.buffer, v.scales?.buffer] : []))));
   const native = createProgram(
     prepared,
@@ -117,6 +118,32 @@ export function compile(graph: Graph, greatest: Lengths, keep: readonly Tensor[]
     async profile(lengths) {
       return opTimes((await runProgram(native, given(lengths), true))!, graph.ops.length);
     },
+  };
+}
+
+/**
+ * Says of each op in turn whether all threads must have ended what came before it: not where it neither reads nor writes
+ * what an op since they last met writes, nor writes what one of those reads.
+ */
+function meetings() {
+  type Piece = Pick<PreparedView, 'buffer' | 'byteOffset' | 'bytes'>;
+  const pieces = (views: readonly (PreparedView | null)[]): Piece[] =>
+    views.flatMap((v) => (v ? [v, ...(v.scales ? [v.scales] : [])] : []));
+  const overlap = (some: readonly Piece[], others: readonly Piece[]) =>
+    some.some((a) =>
+      others.some(
+        (b) => a.buffer === b.buffer && a.byteOffset < b.byteOffset + b.bytes && b.byteOffset < a.byteOffset + a.bytes,
+      ),
+    );
+  let written: Piece[] = [];
+  let read: Piece[] = [];
+  return (writes: readonly (PreparedView | null)[], reads: readonly (PreparedView | null)[]): boolean => {
+    const to = pieces(writes);
+    const from = pieces(reads);
+    const meet = overlap(from, written) || overlap(to, written) || overlap(to, read);
+    written = meet ? to : [...written, ...to];
+    read = meet ? from : [...read, ...from];
+    return meet;
   };
 }
 

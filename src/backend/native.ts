@@ -20,6 +20,8 @@ export interface PreparedOp {
   readonly kernel: string;
   readonly views: readonly (PreparedView | null)[];
   readonly scalars: readonly number[];
+  /** Whether threads wait for each other before it. */
+  readonly meets: boolean;
 }
 
 declare const nativeProgram: unique symbol;
