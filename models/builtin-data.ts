@@ -14,8 +14,8 @@ export const COLLECTIONS = {
   fables: 2,
   fairytaleqa: 1,
   'fairy-tales': 1,
-  'standard-ebooks': 0.5,
-  'classic-books': 0.1,
+  'standard-ebooks': 1,
+  'classic-books': 0.25,
 } as const;
 export type Collection = keyof typeof COLLECTIONS;
 
@@ -93,17 +93,26 @@ export function storyChat({ text }: CorpusDocument, seed: number, index: number)
   return { prompt: request(about, draw(REQUESTS.length, 2)), reply: text };
 }
 
-/** The tale with another cast behind a request for one on them; null where none of the cast is in its opening. */
-export function recastChat({ text }: CorpusDocument, seed: number, index: number): ChatExample | null {
+/**
+ * The tale with another cast behind a request for one on them; null where none of the cast is in its opening.
+ * `both`: null as well unless two of them are, who are then asked for in the order in which they come.
+ */
+export function recastChat({ text }: CorpusDocument, seed: number, index: number, asked?: 'both'): ChatExample | null {
   const { text: reply, about } = recast(text, seed, index);
   const draw = (n: number, stream: number) => randomBits(seed, stream, index) % n;
-  const early = about.filter((who) => openingOf(reply).includes(who.split(' ')[1]!));
-  if (early.length === 0) return null;
-  const asked = early.slice(0, draw(3, 1) > 0 ? 2 : 1).map((who, s) => {
+  const opening = openingOf(reply).toLowerCase();
+  const at = (who: string) => opening.indexOf(who.split(' ')[1]!.toLowerCase());
+  const early = about.filter((who) => at(who) >= 0);
+  if (early.length < (asked === 'both' ? 2 : 1)) return null;
+  const cast =
+    asked === 'both'
+      ? early.slice(0, 2).sort((a, b) => at(a) - at(b))
+      : [early[0]!, ...about.filter((who) => who !== early[0])].slice(0, draw(3, 1) > 0 ? 2 : 1);
+  const wanted = cast.map((who, s) => {
     const noun = /^an? (\w+)$/.exec(who)?.[1];
     return noun ? named(noun, reply, draw(2, 3 + s) === 0) : who;
   });
-  return { prompt: request(asked.join(' and '), draw(REQUESTS.length, 2)), reply };
+  return { prompt: request(wanted.join(' and '), draw(REQUESTS.length, 2)), reply };
 }
 
 /** The first sentences of a tale, where it says whom it is about. */

@@ -1,6 +1,7 @@
 /**
  * What the built-in model can do, measured: `npm run evaluate:builtin`. Prints, and writes models/evaluation.json:
- * accuracy on unseen arithmetic, how often a tale is about whom it was asked for, unedited samples with their prompts and seeds, and the training runs' own figures.
+ * accuracy on unseen arithmetic, how often a tale is about whom it was asked for and how much of it was read in training,
+ * unedited samples with their prompts and seeds, and the training runs' own figures.
  */
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -8,7 +9,8 @@ import { loadModel } from '../src/index.ts';
 import { writeLossCurve } from '../src/train/loss-curve.ts';
 import { readMetrics, type StepMetrics } from '../src/train/metrics-file.ts';
 import { arithmeticProblem } from './arithmetic.ts';
-import { here } from './builtin-data.ts';
+import { COLLECTIONS, type Collection, collection, here, isHeldOut } from './builtin-data.ts';
+import { wordsOf } from './recast.ts';
 
 const PROBLEMS = Number(process.argv[2] ?? 500);
 const SAMPLES = [
@@ -45,6 +47,7 @@ console.log(`arithmetic: ${right} of ${PROBLEMS} unseen problems right`, results
 const CAST = ['fox', 'crow', 'mouse', 'bear', 'frog', 'cat', 'owl', 'dog', 'rabbit', 'lion', 'duck', 'bee'];
 const pairs = CAST.flatMap((one, i) => CAST.slice(i + 1).map((two) => [one, two] as const));
 const topics = { tales: pairs.length, one: 0, both: 0 };
+const tales: string[] = [];
 await Promise.all(
   pairs.map(async ([one, two], seed) => {
     const told = await answer(`Tell me a story about a ${one} and a ${two}.`, {
@@ -55,9 +58,24 @@ await Promise.all(
     const named = [one, two].filter((animal) => new RegExp(`\\b${animal}`, 'i').test(told)).length;
     if (named >= 1) topics.one++;
     if (named === 2) topics.both++;
+    tales.push(told);
   }),
 );
 console.log('tales of two animals:', topics);
+
+/** How much of the tales was read in training: the share of their runs of eight words that occur there, whoever it is told of. */
+const RUN = 8;
+const runsOf = (text: string) => {
+  const words = wordsOf(text);
+  return Array.from({ length: Math.max(0, words.length - RUN + 1) }, (_, i) => words.slice(i, i + RUN).join(' '));
+};
+const read = new Set<string>();
+for (const name of Object.keys(COLLECTIONS) as Collection[])
+  for (const document of await collection(name))
+    if (!isHeldOut(document)) for (const run of runsOf(document.text)) read.add(run);
+const told = tales.flatMap(runsOf);
+const repeated = told.filter((run) => read.has(run)).length / told.length;
+console.log(`${(100 * repeated).toFixed(0)} % of the runs of ${RUN} words in these tales occur in training`);
 
 const samples = [];
 for (const { prompt, seed } of SAMPLES) {
@@ -88,5 +106,10 @@ const runs = Object.fromEntries(
 const { 'moe/tuning': _, ...curves } = logs;
 if (Object.keys(curves).length > 0) await writeLossCurve(path.join(here, 'loss.svg'), curves);
 console.log(runs);
-const report = { arithmetic: { ...results, accuracy: right / PROBLEMS }, topics, samples, runs };
+const report = {
+  arithmetic: { ...results, accuracy: right / PROBLEMS },
+  topics: { ...topics, repeated },
+  samples,
+  runs,
+};
 writeFileSync(path.join(here, 'evaluation.json'), `${JSON.stringify(report, null, 2)}\n`);

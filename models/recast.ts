@@ -1,6 +1,6 @@
 /**
- * Tales told with another cast: every animal becomes another animal, every named child another one, throughout. Who a
- * tale is about can then not be remembered, only read in the request for it.
+ * Tales told with another cast: every animal becomes another animal, every named child another one or an animal (a friend
+ * who is only called Tom may be called Fox), throughout. Who a tale is about can then not be remembered, only read in the request for it.
  */
 import { randomBits } from '../src/train/random.ts';
 
@@ -62,13 +62,23 @@ export function recast(text: string, seed: number, index: number): Recast {
   for (const [, child, name] of text.matchAll(/\b(girl|boy) (?:named|called) ([A-Z][a-z]+)/g)) {
     if (names.has(name!)) continue;
     const free = (child === 'girl' ? GIRLS : BOYS).filter((other) => ![...names.values()].includes(other));
-    const [renamed, becomes] = [pick(free), pick(ROLES[child!]!)];
+    const animals = ANIMALS.filter((animal) => !roles.some(({ becomes }) => becomes === animal));
+    const [renamed, becomes] = [pick(free), pick(pick([ROLES[child!]!, animals]))];
     names.set(name!, renamed);
     const known = roles.find(({ noun }) => noun === child);
     const said = `${withArticle(known?.becomes ?? becomes)}${pick(['', ` named ${renamed}`])}`;
     const count = text.split(name!).length;
     if (known) continue;
     roles.push({ noun: child!, becomes, count, said });
+  }
+  const friends: { count: number; said: string }[] = [];
+  for (const name of [...GIRLS, ...BOYS]) {
+    const count = [...text.matchAll(new RegExp(`\\b${name}\\b`, 'g'))].length;
+    if (count < 2 || names.has(name)) continue;
+    const taken = [...roles.map(({ becomes }) => becomes), ...[...names.values()].map((other) => other.toLowerCase())];
+    const becomes = pick(ANIMALS.filter((animal) => !taken.includes(animal)));
+    names.set(name, capital(becomes));
+    friends.push({ count, said: withArticle(becomes) });
   }
   let told = text;
   // all at once, since what one becomes may be what another was
@@ -89,8 +99,16 @@ export function recast(text: string, seed: number, index: number): Recast {
   }
   if (names.size > 0)
     told = told.replace(new RegExp(`\\b(${[...names.keys()].join('|')})\\b`, 'g'), (name) => names.get(name)!);
-  const about = roles.filter(({ count }) => count >= 2).sort((a, b) => b.count - a.count);
+  const about = [...roles, ...friends].filter(({ count }) => count >= 2).sort((a, b) => b.count - a.count);
   return { text: told, about: about.map(({ said }) => said) };
+}
+
+/** The words of a tale, with one word for everybody who may have another name in another telling. */
+export function wordsOf(text: string): string[] {
+  const cast = new Set(
+    [...ANIMALS.flatMap((animal) => [animal, plural(animal)]), ...GIRLS, ...BOYS].map((name) => name.toLowerCase()),
+  );
+  return (text.toLowerCase().match(/[a-z]+/g) ?? []).map((word) => (cast.has(word) ? 'someone' : word));
 }
 
 function withArticle(noun: string): string {

@@ -1,7 +1,7 @@
 /**
  * Trains the built-in model and the dense model it is compared with: `npm run train:builtin [-- dense]`.
- * Tales and arithmetic first; the last part, while the learning rate falls, is mostly chat. The built-in model is then
- * tuned to tell of whom it is asked about, on tales told with another cast each time.
+ * Tales and arithmetic first; the last part, while the learning rate falls, is mostly chat: arithmetic, and tales told with
+ * another cast each time, so that the model looks at whom it is asked about. The built-in model is then tuned to tell of two.
  */
 import { appendFile, copyFile, mkdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
@@ -28,9 +28,11 @@ import {
 const SEED = 1;
 const SEQUENCE = 512;
 const ROWS = 2048;
-const STEPS = Number(process.env.STEPS ?? 4640);
-const CHAT_SHARE = 0.3;
-const TUNING = { steps: 600, peak: 8e-4, openings: 12, problems: 4000 };
+const STEPS = Number(process.env.STEPS ?? 6000);
+const CHAT_SHARE = 0.36;
+/** How many casts every simple tale is told with in the chat part, whole and in its opening, which says whom it is about. */
+const CASTS = { whole: 8, opening: 8 };
+const TUNING = { steps: 720, peak: 8e-4, casts: 40, whole: 6, problems: 4000 };
 const PROBLEMS = { first: 45_000, chat: 24_000 };
 
 const variant = process.argv[2] === 'dense' ? 'dense' : 'moe';
@@ -88,9 +90,15 @@ for (const name of Object.keys(COLLECTIONS) as Collection[]) {
     // every second reading of a tale answers a request for one
     first.push(...part.flatMap((tale, i) => (copy % 2 === 1 ? answers(tale, copy, i) : [told(tale.text)])));
   }
-  const variations = { tinystories: 4, storybooks: 1, fables: 1, fairytaleqa: 1, 'fairy-tales': 1 };
-  for (let v = 0; v < (variations[name as keyof typeof variations] ?? 0); v++) {
-    chat.push(...training.flatMap((tale, i) => answers(tale, 10 + v, i)));
+  if (name === 'classic-books' || name === 'standard-ebooks') continue;
+  for (let cast = 0; cast < CASTS.whole + CASTS.opening; cast++) {
+    for (const [i, tale] of training.entries()) {
+      if (tale.text.length >= 2200) continue;
+      const recast = name === 'tinystories' || name === 'storybooks' ? recastChat(tale, SEED + 100 + cast, i) : null;
+      if (!recast && cast < 2) chat.push(...answers(tale, 10 + cast, i));
+      else if (recast && cast < CASTS.whole) chat.push(chatted(recast));
+      else if (recast) chat.push(unfinished(chatted({ ...recast, reply: openingOf(recast.reply) })));
+    }
   }
 }
 for (let i = 0; i < PROBLEMS.first; i++) first.push(chatted(arithmeticChat(SEED, i, 'train')));
@@ -109,7 +117,7 @@ const data = {
 };
 const bytesPerToken = heldOutBytes / heldOut.reduce((sum, { ids }) => sum + ids.length, 0);
 
-const parameters = createParameters(config, SEED);
+const parameters = createParameters(config, SEED, variant === 'moe' ? 'fp8' : 'bf16');
 const runs = path.join('runs', variant);
 console.log(
   `${variant}: ${parameters.count} parameters; first ${firstData.tokens} tokens, chat ${chatData.tokens} (${chat.length} dialogues), ` +
@@ -121,8 +129,9 @@ const settings = {
   rows: ROWS,
   accumulate: 1,
   clip: 1,
-  mtpWeight: 0.2,
+  mtpWeight: 0.3,
   balanceRate: 0.003,
+  sequenceBalance: { weight: 1e-4, window: SEQUENCE },
   validateEvery: 250,
   checkpointEvery: 250,
 } as const;
@@ -148,19 +157,22 @@ async function train(runFolder: string, trained: PackedDocuments, how: RunSettin
 }
 
 if (variant === 'moe') {
-  // one reading in ten goes on with what was learnt before; most others are openings, which say whom a tale is about
-  const tuning: TokenDocument[] = first.filter((_, i) => i % 10 === 0);
+  // tales of two tell of both from the beginning; one reading in ten goes on with what was learnt before
+  const tuning = first.filter((_, i) => i % 10 === 0);
   const tales = (await collection('tinystories')).filter((tale) => !isHeldOut(tale) && tale.text.length < 2200);
-  for (let cast = 0; cast <= TUNING.openings; cast++) {
+  for (let cast = 0; cast < TUNING.casts; cast++) {
     for (const [i, tale] of tales.entries()) {
-      const example = recastChat(tale, SEED + 100 + cast, i);
+      const seed = SEED + 200 + cast;
+      const example = recastChat(tale, seed, i, 'both') ?? (cast === 0 ? recastChat(tale, seed, i) : null);
       if (!example) continue;
-      if (cast === 0) tuning.push(chatted(example));
+      if (cast < TUNING.whole) tuning.push(chatted(example));
       else tuning.push(unfinished(chatted({ ...example, reply: openingOf(example.reply) })));
     }
   }
   for (let i = 0; i < TUNING.problems; i++) tuning.push(chatted(arithmeticChat(SEED + 2, i, 'train')));
-  await train(path.join(runs, 'tuning'), packDocuments(tuning, { sequence: SEQUENCE, rows: ROWS, seed: SEED + 2 }), {
+  const tuningData = packDocuments(tuning, { sequence: SEQUENCE, rows: ROWS, seed: SEED + 2 });
+  console.log(`tuning: ${tuningData.tokens} tokens`);
+  await train(path.join(runs, 'tuning'), tuningData, {
     ...settings,
     schedule: { ...settings.schedule, peak: TUNING.peak, warmupSteps: 30, steps: TUNING.steps, decayShare: 0.9 },
   });
