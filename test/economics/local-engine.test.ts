@@ -24,7 +24,8 @@ const productRates = (secondsPerWeight: number): ProductRates => ({
     secondsPerItem: 1e-7,
     secondsPerInput: rows * 1e-10,
     secondsPerOutput: rows * 1e-10,
-    secondsPerWeight: [{ bytes: 2 ** 24, seconds: rows * secondsPerWeight }],
+    // a weight is fetched once, and used for every row
+    secondsPerWeight: [{ bytes: 2 ** 24, seconds: (1 + rows / 64) * secondsPerWeight }],
   })),
 });
 const rates = (secondsPerWeight = 1e-10): EngineRates => {
@@ -44,11 +45,12 @@ const rates = (secondsPerWeight = 1e-10): EngineRates => {
   };
 };
 
-test('a larger batch writes more tokens in all, a longer context fewer, and slower kernels fewer', () => {
+test('twice the batch writes more tokens in all, a longer context fewer, and slower kernels fewer', () => {
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 63 }), fc.integer({ min: 1, max: 8192 }), (batch, context) => {
+    fc.property(fc.integer({ min: 1, max: 32 }), fc.integer({ min: 1, max: 8192 }), (batch, context) => {
       const speed = localDecode(small, rates(), batch, context);
-      expect(localDecode(small, rates(), batch + 1, context)).toBeGreaterThan(speed);
+      // not one more: from 33 rows on products are shared out among the threads in another way
+      expect(localDecode(small, rates(), 2 * batch, context)).toBeGreaterThan(speed);
       expect(localDecode(small, rates(), batch, context + 1)).toBeLessThan(speed);
       expect(localDecode(small, rates(2e-10), batch, context)).toBeLessThan(speed);
     }),

@@ -8,7 +8,6 @@ import path from 'node:path';
 import { afterAll } from 'vitest';
 
 const WEIGHTS = 'test/fixtures/golden/v3-tiny';
-const CONTEXT = 512;
 
 const PLAIN_TEMPLATE =
   "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}" +
@@ -20,14 +19,14 @@ afterAll(async () => {
 });
 
 /** @returns the folder; it is removed after the file's tests */
-export async function makeTinyModel({ thinks = false }: { thinks?: boolean } = {}): Promise<string> {
+export async function makeTinyModel({ thinks = false, context = 512 } = {}): Promise<string> {
   const parent = await mkdtemp(path.join(os.tmpdir(), 'farthing-test-'));
   made.push(parent);
   const folder = path.join(parent, 'tiny-model');
   await cp(WEIGHTS, folder, { recursive: true, filter: (file) => !file.includes('golden.') });
   const config = JSON.parse(await readFile(path.join(WEIGHTS, 'config.json'), 'utf8'));
   const write = (name: string, json: unknown) => writeFile(path.join(folder, name), JSON.stringify(json));
-  await write('config.json', { ...config, max_position_embeddings: CONTEXT });
+  await write('config.json', { ...config, max_position_embeddings: context });
   await write('tokenizer.json', tokenizerJson());
   await write('tokenizer_config.json', {
     tokenizer_class: 'PreTrainedTokenizerFast',
