@@ -103,13 +103,13 @@ export function recast(text: string, seed: number, index: number): Recast {
   return { text: told, about: about.map(({ said }) => said) };
 }
 
+const WHOEVER = new Set(
+  [...ANIMALS.flatMap((animal) => [animal, plural(animal)]), ...GIRLS, ...BOYS].map((name) => name.toLowerCase()),
+);
+
 /** The words of a tale, with one word for everybody who may have another name in another telling. */
-export function wordsOf(text: string): string[] {
-  const cast = new Set(
-    [...ANIMALS.flatMap((animal) => [animal, plural(animal)]), ...GIRLS, ...BOYS].map((name) => name.toLowerCase()),
-  );
-  return (text.toLowerCase().match(/[a-z]+/g) ?? []).map((word) => (cast.has(word) ? 'someone' : word));
-}
+export const wordsOf = (text: string) =>
+  (text.toLowerCase().match(/[a-z]+/g) ?? []).map((word) => (WHOEVER.has(word) ? 'someone' : word));
 
 function withArticle(noun: string): string {
   return `${/^[aeiou]/.test(noun) ? 'an' : 'a'} ${noun}`;

@@ -67,8 +67,9 @@ const unfinished = ({ ids, trained }: TokenDocument): TokenDocument => ({
 });
 
 /** Short enough to be an answer of the model. */
+const isShort = ({ text }: CorpusDocument) => text.length < 2200;
 const answers = (document: CorpusDocument, variation: number, i: number): TokenDocument[] => {
-  const example = document.text.length < 2200 ? storyChat(document, SEED + variation, i) : null;
+  const example = isShort(document) ? storyChat(document, SEED + variation, i) : null;
   return example ? [chatted(example)] : [];
 };
 
@@ -79,8 +80,8 @@ let heldOutBytes = 0;
 for (const name of Object.keys(COLLECTIONS) as Collection[]) {
   const documents = await collection(name);
   const training = documents.filter((document) => !isHeldOut(document));
-  for (const document of documents.filter(isHeldOut)) {
-    if (name === 'classic-books' || name === 'standard-ebooks') continue;
+  const isBooks = name === 'classic-books' || name === 'standard-ebooks';
+  for (const document of isBooks ? [] : documents.filter(isHeldOut)) {
     heldOut.push(told(document.text));
     heldOutBytes += Buffer.byteLength(document.text);
   }
@@ -90,10 +91,10 @@ for (const name of Object.keys(COLLECTIONS) as Collection[]) {
     // every second reading of a tale answers a request for one
     first.push(...part.flatMap((tale, i) => (copy % 2 === 1 ? answers(tale, copy, i) : [told(tale.text)])));
   }
-  if (name === 'classic-books' || name === 'standard-ebooks') continue;
+  if (isBooks) continue;
   for (let cast = 0; cast < CASTS.whole + CASTS.opening; cast++) {
     for (const [i, tale] of training.entries()) {
-      if (tale.text.length >= 2200) continue;
+      if (!isShort(tale)) continue;
       const recast = name === 'tinystories' || name === 'storybooks' ? recastChat(tale, SEED + 100 + cast, i) : null;
       if (!recast && cast < 2) chat.push(...answers(tale, 10 + cast, i));
       else if (recast && cast < CASTS.whole) chat.push(chatted(recast));
@@ -159,7 +160,7 @@ async function train(runFolder: string, trained: PackedDocuments, how: RunSettin
 if (variant === 'moe') {
   // tales of two tell of both from the beginning; one reading in ten goes on with what was learnt before
   const tuning = first.filter((_, i) => i % 10 === 0);
-  const tales = (await collection('tinystories')).filter((tale) => !isHeldOut(tale) && tale.text.length < 2200);
+  const tales = (await collection('tinystories')).filter((tale) => !isHeldOut(tale) && isShort(tale));
   for (let cast = 0; cast < TUNING.casts; cast++) {
     for (const [i, tale] of tales.entries()) {
       const seed = SEED + 200 + cast;

@@ -45,12 +45,13 @@ const rates = (secondsPerWeight = 1e-10): EngineRates => {
   };
 };
 
-test('twice the batch writes more tokens in all, a longer context fewer, and slower kernels fewer', () => {
+test('a larger batch writes more tokens in all, a longer context fewer, and slower kernels fewer', () => {
+  // from 33 rows on products are shared out among the threads in another way, at a cost of its own
+  const batches = fc.integer({ min: 1, max: 63 }).filter((batch) => batch !== 32);
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 32 }), fc.integer({ min: 1, max: 8192 }), (batch, context) => {
+    fc.property(batches, fc.integer({ min: 1, max: 8192 }), (batch, context) => {
       const speed = localDecode(small, rates(), batch, context);
-      // not one more: from 33 rows on products are shared out among the threads in another way
-      expect(localDecode(small, rates(), 2 * batch, context)).toBeGreaterThan(speed);
+      expect(localDecode(small, rates(), batch + 1, context)).toBeGreaterThan(speed);
       expect(localDecode(small, rates(), batch, context + 1)).toBeLessThan(speed);
       expect(localDecode(small, rates(2e-10), batch, context)).toBeLessThan(speed);
     }),
