@@ -4,18 +4,19 @@
 // A block of queries owns its rows of dQ; a block of keys owns its rows of dK, dV and dShared and takes heads and
 // queries in order; so no sum depends on the threads.
 
-// row(m)[c] += scale * columns[c][m]
+// row(m)[c] = or += scale * columns[c][m]
 template <class Row>
-static inline void add_columns(const float* columns, int count, int depth, float scale, Row row) {
+static inline void put_rows(const float* columns, int count, int depth, float scale, bool sum, Row row) {
   take_columns(columns, kBlockRows, count, depth,
-               [&](int m, int c, int lanes, Vec v) { add_to(row(m) + c, mul(v, splat(scale)), lanes); });
+               [&](int m, int c, int lanes, Vec v) { put_or_add(row(m) + c, sum, mul(v, splat(scale)), lanes); });
 }
 
 struct CausalGradients {
   const View &dq, &dk, &dshared, &dv, &delta, &dout, &out, &log_sums;
+  const bool sum_q, sum_kv, sum_shared;
   explicit CausalGradients(const Op& op)
       : dq(op.views[0]), dk(op.views[1]), dshared(op.views[2]), dv(op.views[3]), delta(op.views[4]), dout(op.views[5]),
-        out(op.views[6]), log_sums(op.views[7]) {}
+        out(op.views[6]), log_sums(op.views[7]), sum_q(op.scalars[9] != 0), sum_kv(op.scalars[10] != 0), sum_shared(op.scalars[11] != 0) {}
 };
 
 // delta[r, h] = Σ dOut[r, h, :] · out[r, h, :]
@@ -73,7 +74,7 @@ static void causal_query_gradient(const Context& ctx, const CausalAttention& a, 
     a.round_columns(dscores, positions);
     keys.transposed_times_columns(gradient, dscores, from_out);
   }
-  add_columns(gradient, count, a.qk_dim, a.scale, [&](int m) { return g.dq.f32(first + m) + head * a.qk_dim; });
+  put_rows(gradient, count, a.qk_dim, a.scale, g.sum_q, [&](int m) { return g.dq.f32(first + m) + head * a.qk_dim; });
 }
 
 // dK, dV and dShared of one block of key rows, lanes being keys
@@ -133,18 +134,18 @@ static void causal_key_gradient(const Context& ctx, const CausalAttention& a, co
       q.transposed_times_columns(dkeys, dscores, from_out);
     }
     if (head + 1 < a.heads && a.kv_head(head + 1) == kv_head) continue;
-    add_columns(dkeys, count, a.own_dim(), a.scale,
-                [&](int m) { return g.dk.f32(first + m) + kv_head * a.key_stride; });
-    add_columns(dvalues, count, a.v_dim, 1.0f,
-                [&](int m) { return g.dv.f32(first + m) + kv_head * a.value_stride; });
+    put_rows(dkeys, count, a.own_dim(), a.scale, g.sum_kv,
+             [&](int m) { return g.dk.f32(first + m) + kv_head * a.key_stride; });
+    put_rows(dvalues, count, a.v_dim, 1.0f, g.sum_kv,
+             [&](int m) { return g.dv.f32(first + m) + kv_head * a.value_stride; });
   }
   if (a.shared_dim)
-    add_columns(dkeys + a.own_dim() * kBlockRows, count, a.shared_dim, a.scale,
-                [&](int m) { return g.dshared.f32(first + m); });
+    put_rows(dkeys + a.own_dim() * kBlockRows, count, a.shared_dim, a.scale, g.sum_shared,
+             [&](int m) { return g.dshared.f32(first + m); });
 }
 
-// [dQ, dK, dShared | null, dV, delta] += [dOut, out, logSums, q, k, sharedKeys | null, v, starts], scalars as forward;
-// delta f32 [R, heads] is scratch and overwritten
+// [dQ, dK, dShared | null, dV, delta] += [dOut, out, logSums, q, k, sharedKeys | null, v, starts], scalars as forward, then
+// 0 to overwrite dQ, dK and dV, dShared; delta f32 [R, heads] is scratch and overwritten
 static void causal_attention_backward(const Op& op, const Context& ctx) {
   const Tiles tiles(kTileRows16);
   const CausalGradients g(op);

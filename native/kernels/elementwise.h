@@ -1,4 +1,4 @@
-// Row-wise operations and their backward forms. Backward kernels add to what they write.
+// Row-wise operations and their backward forms. Backward kernels add to what they write, or overwrite it where they are told to.
 // A work item owns rows, or columns where rows are summed, so no sum depends on the threads.
 
 constexpr int64_t kRowGrain = 4;
@@ -39,6 +39,7 @@ static inline void map_rows(const Op& op, const Context& ctx, const View& out, c
 }
 
 static inline void add_to(float* sum, Vec v, int lanes) { store_up_to(sum, add(load_up_to(sum, lanes), v), lanes); }
+static inline void put_or_add(float* to, bool sum, Vec v, int lanes) { store_up_to(to, sum ? add(load_up_to(to, lanes), v) : v, lanes); }
 
 static void copy_row(float* to, const View& from, int64_t row) {
   if (from.dtype == DType::F32) {
@@ -104,44 +105,49 @@ static void rms_norm(const Op& op, const Context& ctx) {
   });
 }
 
-// [dx, dWeight | null] += [dy, x, weight], scalars: eps
-// dx = inv · (w · dy − x · inv² · mean(w · dy · x)),  dWeight = Σ_rows dy · x · inv
+// [dx, dWeight | null, partial sums f32 [pieces, d] | null] <- [dy, x, weight, what dx was | null], scalars: eps
+// dx = before + inv · (w · dy − x · inv² · mean(w · dy · x)),  dWeight += Σ_rows dy · x · inv
+// Rows are summed by pieces whose number is given, and then the pieces.
 static void rms_norm_backward(const Op& op, const Context& ctx) {
-  const View &dx = op.views[0], &dweight = op.views[1], &dy = op.views[2], &x = op.views[3], &weight = op.views[4];
+  const View &dx = op.views[0], &dweight = op.views[1], &partial = op.views[2], &dy = op.views[3], &x = op.views[4];
+  const View &weight = op.views[5], &before = op.views[6];
   const int d = weight.cols;
   const float eps = op.scalars[0];
-  const int64_t rows = ctx.rows(x);
-  each_row(op, ctx, x, [&](int64_t r) {
-    for (int group = 0; group < x.cols; group += d) {
-      const float *in = x.f32(r) + group, *gradient = dy.f32(r) + group;
-      const float inverse = inverse_rms(in, d, eps);
-      Vec dots = zero();
-      each_vec(0, d, [&](int c, int lanes) {
-        const Vec weighted = mul(load_up_to(gradient + c, lanes), load_up_to(weight.f32() + c, lanes));
-        dots = fma(weighted, load_up_to(in + c, lanes), dots);
-      });
-      const Vec pull = splat(-inverse * inverse * inverse * lane_sum(dots) / d);
-      each_vec(0, d, [&](int c, int lanes) {
-        const Vec weighted = mul(load_up_to(gradient + c, lanes), load_up_to(weight.f32() + c, lanes));
-        add_to(dx.f32(r) + group + c, fma(weighted, splat(inverse), mul(load_up_to(in + c, lanes), pull)), lanes);
-      });
+  const int64_t rows = ctx.rows(x), pieces = dweight.data ? partial.times : (rows + kRowGrain - 1) / kRowGrain;
+  ctx.parallel(op, pieces, 1, [&](int64_t piece, int64_t) {
+    float* sums = dweight.data ? partial.f32(piece) : nullptr;
+    if (sums) memset(sums, 0, d * sizeof(float));
+    for (int64_t r = rows * piece / pieces; r < rows * (piece + 1) / pieces; ++r) {
+      for (int group = 0; group < x.cols; group += d) {
+        const float *in = x.f32(r) + group, *gradient = dy.f32(r) + group;
+        float* to = dx.f32(r) + group;
+        Vec squares = zero(), dots = zero();
+        each_vec(0, d, [&](int c, int lanes) {
+          const Vec v = load_up_to(in + c, lanes);
+          squares = fma(v, v, squares);
+          dots = fma(mul(load_up_to(gradient + c, lanes), load_up_to(weight.f32() + c, lanes)), v, dots);
+        });
+        const float inverse = 1.0f / std::sqrt(lane_sum(squares) / d + eps);
+        const Vec scale = splat(inverse), pull = splat(-inverse * inverse * inverse * lane_sum(dots) / d);
+        each_vec(0, d, [&](int c, int lanes) {
+          const Vec v = load_up_to(in + c, lanes), g = load_up_to(gradient + c, lanes);
+          const Vec weighted = mul(g, load_up_to(weight.f32() + c, lanes));
+          const Vec slope = fma(weighted, scale, mul(v, pull));
+          store_up_to(to + c, before.data ? add(load_up_to(before.f32(r) + group + c, lanes), slope) : slope, lanes);
+          if (sums) add_to(sums + c, mul(g, mul(v, scale)), lanes);
+        });
+      }
     }
   });
   if (!dweight.data) return;
   ctx.barrier();
-  // every chunk of columns takes the norm of all rows again: no more chunks than threads
-  const int share = (d + ctx.threads - 1) / ctx.threads, wide = share > kColumnChunk ? share : kColumnChunk;
-  ctx.parallel(op, (d + wide - 1) / wide, 1, [&](int64_t chunk, int64_t) {
-    const int first = chunk * wide, last = first + wide < d ? first + wide : d;
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int group = 0; group < x.cols; group += d) {
-        const Vec inverse = splat(inverse_rms(x.f32(r) + group, d, eps));
-        each_vec(first, last, [&](int c, int lanes) {
-          const Vec normed = mul(load_up_to(x.f32(r) + group + c, lanes), inverse);
-          add_to(dweight.f32() + c, mul(load_up_to(dy.f32(r) + group + c, lanes), normed), lanes);
-        });
-      }
-    }
+  ctx.parallel(op, column_chunks(d), 1, [&](int64_t chunk, int64_t) {
+    const int first = chunk * kColumnChunk, last = first + kColumnChunk < d ? first + kColumnChunk : d;
+    each_vec(first, last, [&](int c, int lanes) {
+      Vec sum = load_up_to(dweight.f32() + c, lanes);
+      for (int64_t piece = 0; piece < pieces; ++piece) sum = add(sum, load_up_to(partial.f32(piece) + c, lanes));
+      store_up_to(dweight.f32() + c, sum, lanes);
+    });
   });
 }
 
@@ -180,16 +186,17 @@ static void silu_mul(const Op& op, const Context& ctx) {
            [](Vec gate, Vec up) { return mul(mul(gate, sigmoid(gate)), up); });
 }
 
-// [dGate, dUp] += [dy, gate, up]
+// [dGate, dUp] += [dy, gate, up], scalars: 0 to overwrite dGate, the same of dUp
 static void silu_mul_backward(const Op& op, const Context& ctx) {
   const View &dgate = op.views[0], &dup = op.views[1], &dy = op.views[2], &gate = op.views[3], &up = op.views[4];
+  const bool sum_gate = op.scalars[0] != 0, sum_up = op.scalars[1] != 0;
   each_row(op, ctx, gate, [&](int64_t r) {
     each_vec(0, gate.cols, [&](int c, int lanes) {
       const Vec g = load_up_to(gate.f32(r) + c, lanes), u = load_up_to(up.f32(r) + c, lanes);
       const Vec d = load_up_to(dy.f32(r) + c, lanes), s = sigmoid(g), silu = mul(g, s);
       const Vec slope = add(s, mul(silu, sub(splat(1.0f), s)));
-      add_to(dgate.f32(r) + c, mul(mul(d, u), slope), lanes);
-      add_to(dup.f32(r) + c, mul(d, silu), lanes);
+      put_or_add(dgate.f32(r) + c, sum_gate, mul(mul(d, u), slope), lanes);
+      put_or_add(dup.f32(r) + c, sum_up, mul(d, silu), lanes);
     });
   });
 }

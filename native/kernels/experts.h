@@ -216,11 +216,12 @@ static void combine_experts(const Op& op, const Context& ctx) {
   });
 }
 
-// [dSorted, dWeights] += [dOut, sorted, order, place, weights]
+// [dSorted, dWeights] += [dOut, sorted, order, place, weights], scalars: 0 to overwrite dSorted
 static void combine_experts_backward(const Op& op, const Context& ctx) {
   const View &dsorted = op.views[0], &dweights = op.views[1], &dout = op.views[2], &sorted = op.views[3];
   const View &place = op.views[5], &weights = op.views[6];
   const int top_k = weights.cols;
+  const bool sum = op.scalars[0] != 0;
   each_row(op, ctx, dout, [&](int64_t r) {
     const float* gradient = dout.f32(r);
     for (int k = 0; k < top_k; ++k) {
@@ -230,23 +231,24 @@ static void combine_experts_backward(const Op& op, const Context& ctx) {
       each_vec(0, dout.cols, [&](int c, int lanes) {
         const Vec g = load_up_to(gradient + c, lanes);
         dots = fma(g, load_up_to(sorted.f32(at) + c, lanes), dots);
-        add_to(dsorted.f32(at) + c, mul(weight, g), lanes);
+        put_or_add(dsorted.f32(at) + c, sum, mul(weight, g), lanes);
       });
       dweights.f32(r)[k] += lane_sum(dots);
     }
   });
 }
 
-// [dx] += [dSorted, place]: a token's slots in slot order
+// [dx] += [dSorted, place]: a token's slots in slot order; scalars: 0 to overwrite
 static void scatter_slots(const Op& op, const Context& ctx) {
   const View &dx = op.views[0], &dsorted = op.views[1], &place = op.views[2];
+  const bool sum = op.scalars[0] != 0;
   const int64_t top_k = ctx.rows(dx) ? ctx.rows(place) / ctx.rows(dx) : 0;
   each_row(op, ctx, dx, [&](int64_t r) {
     const int32_t* places = place.i32() + r * top_k;
     each_vec(0, dx.cols, [&](int c, int lanes) {
-      Vec sum = zero();
-      for (int k = 0; k < top_k; ++k) sum = add(sum, load_up_to(dsorted.f32(places[k]) + c, lanes));
-      add_to(dx.f32(r) + c, sum, lanes);
+      Vec slots = zero();
+      for (int k = 0; k < top_k; ++k) slots = add(slots, load_up_to(dsorted.f32(places[k]) + c, lanes));
+      put_or_add(dx.f32(r) + c, sum, slots, lanes);
     });
   });
 }

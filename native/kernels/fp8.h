@@ -93,6 +93,7 @@ static inline Vec round_to_e4m3(Vec v) {
   return sub(add(v, magic), magic);
 }
 
+static inline int min(int a, int b) { return a < b ? a : b; }
 static inline Vec magnitude(Vec v) { return max(v, sub(zero(), v)); }
 
 // The scale of a tile or block whose greatest magnitude is `most`: most / 448, or the next power of two above it.
@@ -173,20 +174,57 @@ static void fp8_restore(const Op& op, const Context& ctx) {
   });
 }
 
-// [codes fp8 [n, k], scales f32 [ceil(n/128), ceil(k/128)], the same transposed, fault] <- [w f32 [n, k]]
+// A block of 128 x 128 codes, zero beyond the weight, into the panels of [n, k], where it begins at output n and depth k.
+static inline void pack_block(const View& packed, const uint8_t* codes, int n, int k) {
+  const int quads = min(padded_depth(packed) - k, kScaleBlock) / 4;
+  for (int row = 0; row < kScaleBlock && n + row < packed.times; row += kLanes) {
+    Pair* to = reinterpret_cast<Pair*>(panel_to(packed, (n + row) / kLanes)) + k / 4 * kLanes;
+    for (int first = 0; first < quads; first += kLanes) {
+      PairVec block[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane)
+        block[lane] = load(reinterpret_cast<const Pair*>(codes + (row + lane) * kScaleBlock) + first);
+      transpose(block);
+      for (int i = 0; i < kLanes && first + i < quads; ++i) store(to + (first + i) * kLanes, quad_order(block[i]));
+    }
+  }
+}
+
+// The same of the transpose: four rows of the block are the bytes of a quad's words.
+static inline void pack_block_transposed(const View& packed, const uint8_t* codes, int n, int k) {
+  const int quads = min(padded_depth(packed) - k, kScaleBlock) / 4;
+  for (int column = 0; column < kScaleBlock && n + column < packed.times; column += kLanes) {
+    Pair* to = reinterpret_cast<Pair*>(panel_to(packed, (n + column) / kLanes)) + k / 4 * kLanes;
+    for (int quad = 0; quad < quads; ++quad) {
+      const uint8_t* from = codes + quad * 4 * kScaleBlock + column;
+      Pair words[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const auto code = [&](int i) { return static_cast<Pair>(from[i * kScaleBlock + lane]) << 8 * i; };
+        words[lane] = code(0) | code(1) | code(2) | code(3);
+      }
+      store(to + quad * kLanes, quad_order(load(words)));
+    }
+  }
+}
+
+// [packed_fp8 [n, k], scales f32 [ceil(n/128), ceil(k/128)], the same of the transpose, fault] <- [w f32 [n, k]]
 static void fp8_quantise_weight(const Op& op, const Context& ctx) {
-  const View &codes = op.views[0], &scales = op.views[1], &turned = op.views[2], &fault = op.views[3], &w = op.views[4];
+  const View &packed = op.views[0], &scales = op.views[1], &turned = op.views[2], &turned_scales = op.views[3];
+  const View &fault = op.views[4], &w = op.views[5];
   const bool power_of_two = op.scalars[0] != 0;
-  const int rows = w.times, across = scales.cols;
+  const int across = scales.cols;
+  uint8_t* codes = ctx.local<uint8_t>(kScaleBlock * kScaleBlock);
   ctx.parallel(op, static_cast<int64_t>(scales.times) * across, 1, [&](int64_t item, int64_t) {
-    const int block = static_cast<int>(item / across), at = static_cast<int>(item % across), first = at * kScaleBlock;
-    const int count = w.cols - first < kScaleBlock ? w.cols - first : kScaleBlock;
-    const int n0 = block * kScaleBlock, n1 = n0 + kScaleBlock < rows ? n0 + kScaleBlock : rows;
+    const int block = static_cast<int>(item / across), at = static_cast<int>(item % across);
+    const int n = block * kScaleBlock, rows = min(w.times - n, kScaleBlock);
+    const int k = at * kScaleBlock, columns = min(w.cols - k, kScaleBlock);
     Vec most = zero();
-    for (int n = n0; n < n1; ++n) most = max(most, RowTile(w.f32(n) + first, count, fault).most);
+    for (int r = 0; r < rows; ++r) most = max(most, RowTile(w.f32(n + r) + k, columns, fault).most);
     const float scale = e4m3_scale(lane_max(most), power_of_two);
-    scales.f32(block)[at] = turned.f32(at)[block] = scale;
+    scales.f32(block)[at] = turned_scales.f32(at)[block] = scale;
     const Divisor divisor(splat(scale));
-    for (int n = n0; n < n1; ++n) RowTile(w.f32(n) + first, count, fault).put(codes.u8(n) + first, divisor);
+    if (rows < kScaleBlock || columns < kScaleBlock) memset(codes, 0, kScaleBlock * kScaleBlock);
+    for (int r = 0; r < rows; ++r) RowTile(w.f32(n + r) + k, columns, fault).put(codes + r * kScaleBlock, divisor);
+    pack_block(packed, codes, n, k);
+    pack_block_transposed(turned, codes, k, n);
   });
 }

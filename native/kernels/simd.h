@@ -138,6 +138,14 @@ static inline void store_bf16(uint16_t* p, Vec v) {
 
 #endif
 
+#if defined(FARTHING_avx512)
+static inline float lane_sum(Vec v) {  // lanes 8, 4, 2 and 1 apart are added in turn, as below
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+#else
 static inline float lane_sum(Vec v) {
   float x[kLanes];
   store(x, v);
@@ -145,6 +153,7 @@ static inline float lane_sum(Vec v) {
     for (int i = 0; i < width; ++i) x[i] += x[i + width];
   return x[0];
 }
+#endif
 
 #if defined(FARTHING_avx512)
 static inline float lane_max(Vec v) { return _mm512_reduce_max_ps(v); }

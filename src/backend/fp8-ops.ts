@@ -145,12 +145,9 @@ export function quantiseWeight(
   packed: Tensor,
   transposed: Tensor,
 ): Tensor {
-  const codes = temp(master.storage.rows, master.cols, 'fp8');
   const flag = own(rowsOf(null, 1), 1, 'i32');
-  const writes = [codes, scalesOf(packed), scalesOf(transposed), flag];
+  const writes = [packed, scalesOf(packed), transposed, scalesOf(transposed), flag];
   graph.ops.push({ kernel: 'fp8_quantise_weight', writes, reads: [master], scalars: [powersOfTwo ? 1 : 0] });
-  graph.ops.push({ kernel: 'pack', writes: [packed], reads: [codes], scalars: [] });
-  graph.ops.push({ kernel: 'pack_transposed', writes: [transposed], reads: [codes], scalars: [] });
   return flag;
 }
 

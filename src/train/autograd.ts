@@ -6,6 +6,8 @@ import { type Graph, type Op, type Storage, type Tensor, temp } from '../backend
 import { backwardRules } from './backward-rules.ts';
 import { copyOfLayer, opsNeeded } from './recompute.ts';
 
+const isWhole = ({ storage, cols }: Tensor) => cols === storage.cols;
+
 /** Where the gradient of a weight is summed, and the packed transpose that carries gradients past it. */
 export interface ParameterGradient {
   /** f32, shaped as the master: [n, k] of a matrix, [1, n] of a vector, [vocab, hidden] of a table. */
@@ -23,6 +25,10 @@ export interface Backward {
   into(tensor: Tensor): Tensor;
   /** The same for a kernel that can also overwrite: `sum` is 0 where nothing has arrived yet, and nothing was filled. */
   intoOrOver(tensor: Tensor): { readonly gradient: Tensor; readonly sum: number };
+  /** The same for a kernel that reads what there was: null where nothing has arrived yet. */
+  intoAfter(tensor: Tensor): { readonly gradient: Tensor; readonly before: Tensor | null };
+  /** Adds `dy` to the gradient of a read tensor. Where nothing has arrived yet it becomes that gradient, and nothing is copied. */
+  passOn(tensor: Tensor, dy: Tensor): void;
   /** The gradient of a read tensor that this rule alone fills, whole. */
   fresh(tensor: Tensor): Tensor;
   parameter(tensor: Tensor): ParameterGradient;
@@ -49,6 +55,7 @@ export function differentiate(
   const forward = [...graph.ops];
   const gradients = new Map<Storage, Tensor>();
   for (const [tensor, seed] of seeds) gradients.set(tensor.storage, seed);
+  const passedOn = new Set<Storage>(); // gradients of several tensors, not to be written any more
   const writers = new Map<Storage, Op>();
   for (const op of forward) for (const tensor of op.writes) if (tensor) writers.set(tensor.storage, op);
 
@@ -60,6 +67,11 @@ export function differentiate(
     offset: of.offset,
     cols: of.cols,
   });
+  const replaced = ({ storage }: Tensor): Tensor => {
+    const gradient = temp(storage.rows, storage.cols);
+    gradients.set(storage, gradient);
+    return gradient;
+  };
   const backward: Backward = {
     graph,
     append,
@@ -68,24 +80,35 @@ export function differentiate(
       return gradient ? view(gradient, tensor) : null;
     },
     into(tensor) {
-      let gradient = gradients.get(tensor.storage);
-      if (!gradient) {
-        gradient = temp(tensor.storage.rows, tensor.storage.cols);
-        append('fill', [gradient], [], [0]);
-        gradients.set(tensor.storage, gradient);
-      }
+      const before = gradients.get(tensor.storage);
+      if (before && !passedOn.has(before.storage)) return view(before, tensor);
+      const gradient = replaced(tensor);
+      append(before ? 'accumulate' : 'fill', [gradient], before ? [before] : [], [0]);
       return view(gradient, tensor);
     },
     intoOrOver(tensor) {
-      const whole = tensor.offset === 0 && tensor.cols === tensor.storage.cols;
-      if (gradients.has(tensor.storage) || !whole) return { gradient: this.into(tensor), sum: 1 };
-      return { gradient: this.fresh(tensor), sum: 0 };
+      if (gradients.has(tensor.storage) || !isWhole(tensor)) return { gradient: this.into(tensor), sum: 1 };
+      return { gradient: replaced(tensor), sum: 0 };
+    },
+    intoAfter(tensor) {
+      const before = this.arrived(tensor);
+      const inPlace = before !== null && !passedOn.has(before.storage);
+      if (!inPlace && isWhole(tensor)) return { gradient: replaced(tensor), before };
+      const gradient = this.into(tensor);
+      return { gradient, before: gradient };
+    },
+    passOn(tensor, dy) {
+      if (!gradients.has(tensor.storage) && isWhole(tensor) && isWhole(dy)) {
+        gradients.set(tensor.storage, dy);
+        passedOn.add(dy.storage);
+        return;
+      }
+      const { gradient, sum } = this.intoOrOver(tensor);
+      append('accumulate', [gradient], [dy], [sum]);
     },
     fresh(tensor) {
       if (gradients.has(tensor.storage)) throw new Error('a second gradient arrives where one rule fills it alone');
-      const gradient = temp(tensor.storage.rows, tensor.storage.cols);
-      gradients.set(tensor.storage, gradient);
-      return view(gradient, tensor);
+      return view(replaced(tensor), tensor);
     },
     parameter(tensor) {
       const parameter = parameters.get(tensor.storage);

@@ -21,15 +21,16 @@ const embed: Rule = (op, backward) => {
   backward.append('embed_backward', [table], [incoming(op, backward), read(op, 0)]);
 };
 
+/** Pieces of the rows over which gradients of norms are summed, whatever the number of threads. */
+const NORM_PIECES = 32;
+
 const rmsNorm: Rule = (op, backward) => {
   const [x, weight] = [read(op, 0), read(op, 1)];
   const dWeight = backward.parameter(weight).gradient;
-  backward.append(
-    'rms_norm_backward',
-    [backward.into(x), dWeight],
-    [incoming(op, backward), x, weight],
-    [...op.scalars],
-  );
+  const dy = incoming(op, backward);
+  const dx = backward.intoAfter(x);
+  const partial = temp(rowsOf(null, NORM_PIECES), weight.cols);
+  backward.append('rms_norm_backward', [dx.gradient, dWeight, partial], [dy, x, weight, dx.before], [...op.scalars]);
 };
 
 const linear: Rule = (op, backward) => {
@@ -66,11 +67,17 @@ const fp8ExpertLinear: Rule = (op, backward) => {
     const dSorted = temp(order.storage.rows, x.cols);
     const place = written(backward.writerOf(order), 1);
     backward.append('fp8_expert_linear', [dSorted], reads, [0, 0]);
-    backward.append('scatter_slots', [backward.into(x)], [dSorted, place]);
+    scatter(backward, x, dSorted, place);
   }
   const gradients = weights.map(({ gradient }) => gradient);
   fp8Outer(backward.graph, fp8, gradients, dy, cached, { order, offsets, topK });
 };
+
+/** Adds a token's slots to the gradient of its row. */
+function scatter(backward: Backward, x: Tensor, dSorted: Tensor, place: Tensor): void {
+  const { gradient, sum } = backward.intoOrOver(x);
+  backward.append('scatter_slots', [gradient], [dSorted, place], [sum]);
+}
 
 function fp8Operands(op: Op, backward: Backward, weight: Tensor) {
   const { graph } = backward;
@@ -95,24 +102,22 @@ const rope: Rule = (op, backward) => {
 const siluMul: Rule = (op, backward) => {
   const [gate, up] = [read(op, 0), read(op, 1)];
   const values = [gate, up].map((x) => restored(backward.graph, x));
-  backward.append('silu_mul_backward', [backward.into(gate), backward.into(up)], [incoming(op, backward), ...values]);
+  const dy = incoming(op, backward);
+  const [dGate, dUp] = [backward.intoOrOver(gate), backward.intoOrOver(up)];
+  const reads = [dy, present(op, values[0]), present(op, values[1])];
+  backward.append('silu_mul_backward', [dGate.gradient, dUp.gradient], reads, [dGate.sum, dUp.sum]);
 };
-
-function accumulate(backward: Backward, tensor: Tensor, dy: Tensor): void {
-  const { gradient, sum } = backward.intoOrOver(tensor);
-  backward.append('accumulate', [gradient], [dy], [sum]);
-}
 
 const add: Rule = (op, backward) => {
   const dy = incoming(op, backward);
-  for (const i of [0, 1]) accumulate(backward, read(op, i), dy);
+  for (const i of [0, 1]) backward.passOn(read(op, i), dy);
 };
 
 const concat: Rule = (op, backward) => {
   const [a, b] = [read(op, 0), read(op, 1)];
   const dy = incoming(op, backward);
-  accumulate(backward, a, columns(dy, 0, a.cols));
-  accumulate(backward, b, columns(dy, a.cols, b.cols));
+  backward.passOn(a, columns(dy, 0, a.cols));
+  backward.passOn(b, columns(dy, a.cols, b.cols));
 };
 
 /** The selection itself has no gradient; only the chosen experts' weights carry one to the logits. */
@@ -147,7 +152,7 @@ const expertLinear: Rule = (op, backward) => {
     const dSorted = temp(order.storage.rows, x.cols);
     const place = written(backward.writerOf(order), 1);
     backward.append('expert_linear', [dSorted], [dy, order, offsets, ...transposed], [fast, 0, 0]);
-    backward.append('scatter_slots', [backward.into(x)], [dSorted, place]);
+    scatter(backward, x, dSorted, place);
   }
   const gradients = weights.map((weight) => weight.gradient);
   backward.append('expert_outer', gradients, [dy, x, order, offsets], [fast, gatherTopK, weights.length]);
@@ -156,8 +161,9 @@ const expertLinear: Rule = (op, backward) => {
 const combineExperts: Rule = (op, backward) => {
   const [sorted, place, weights] = [read(op, 0), read(op, 1), read(op, 2)];
   const order = written(backward.writerOf(place), 0);
-  const writes = [backward.into(sorted), backward.into(weights)];
-  backward.append('combine_experts_backward', writes, [incoming(op, backward), sorted, order, place, weights]);
+  const dSorted = backward.intoOrOver(sorted);
+  const reads = [incoming(op, backward), sorted, order, place, weights];
+  backward.append('combine_experts_backward', [dSorted.gradient, backward.into(weights)], reads, [dSorted.sum]);
 };
 
 const causalAttention: Rule = (op, backward) => {
@@ -170,13 +176,26 @@ const causalAttention: Rule = (op, backward) => {
     read(op, 4),
   ];
   const delta = temp(rowsOf(out.storage.rows.axis, out.storage.rows.times), logSums.cols);
+  const dy = incoming(op, backward);
+  const dQueries = backward.intoOrOver(queries);
+  const dShared = shared && backward.intoOrOver(shared);
+  const [dKeys, dValues, sum] = intoKeysAndValues(op, backward, keys, values);
   backward.append(
     'causal_attention_backward',
-    [backward.into(queries), backward.into(keys), shared && backward.into(shared), backward.into(values), delta],
-    [incoming(op, backward), out, logSums, queries, keys, shared, values, starts],
-    [...op.scalars],
+    [dQueries.gradient, dKeys, dShared?.gradient ?? null, dValues, delta],
+    [dy, out, logSums, queries, keys, shared, values, starts],
+    [...op.scalars, dQueries.sum, sum, dShared?.sum ?? 0],
   );
 };
+
+/** The gradients of keys and values, and 0 where they are overwritten: side by side they are the whole of a tensor. */
+function intoKeysAndValues(op: Op, backward: Backward, keys: Tensor, values: Tensor): [Tensor, Tensor, number] {
+  const [, kvHeads = 0, qkDim = 0, sharedDim = 0, vDim = 0] = op.scalars;
+  const { storage } = keys;
+  const whole = values.storage === storage && kvHeads * (qkDim - sharedDim + vDim) === storage.cols;
+  if (!whole || backward.arrived(keys)) return [backward.into(keys), backward.into(values), 1];
+  return [backward.fresh(keys), backward.into(values), 0];
+}
 
 const crossEntropy: Rule = (op, backward) => {
   const [logits, targets] = [read(op, 0), read(op, 1)];

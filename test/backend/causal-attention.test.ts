@@ -74,7 +74,7 @@ function runBoth(shape: CausalHeads, starts: number[], inputs: Inputs, seed: num
       kernel: 'causal_attention_backward',
       writes: [t.dQ, t.dK, sharedDim ? t.dShared : null, t.dV, t.delta],
       reads: [t.dOut, out, logSums, t.q, t.k, shared, t.v, t.starts],
-      scalars: forward.scalars,
+      scalars: [...forward.scalars, 1, 1, 1],
     });
     return { out, logSums, dQ: t.dQ, dK: t.dK, dShared: t.dShared, dV: t.dV };
   };

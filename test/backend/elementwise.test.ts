@@ -64,7 +64,7 @@ describe.each([16, 37, 5])('rows of %i columns', (cols) => {
       (graph, t) => {
         const dx = own(rowsOf(null, rows), cols);
         const dw = own(rowsOf(null, 1), cols);
-        op(graph, 'rms_norm_backward', [dx, dw], [t.g, t.x, t.w], [1e-6]);
+        op(graph, 'rms_norm_backward', [dx, dw, own(rowsOf(null, 3), cols)], [t.g, t.x, t.w, null], [1e-6]);
         return { dx, dw };
       },
     );
@@ -88,7 +88,7 @@ describe.each([16, 37, 5])('rows of %i columns', (cols) => {
       const dx = own(rowsOf(null, rows), cols);
       const dy = own(rowsOf(null, rows), cols);
       const out = siluMul(graph, t.x, t.y);
-      op(graph, 'silu_mul_backward', [dx, dy], [t.g, t.x, t.y]);
+      op(graph, 'silu_mul_backward', [dx, dy], [t.g, t.x, t.y], [1, 0]);
       return { out, dx, dy };
     });
     expect(relativeError(out, silu64(x, y))).toBeLessThan(tolerance);

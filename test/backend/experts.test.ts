@@ -183,9 +183,9 @@ test('combine sums a token’s experts by weight; its backward form is the slope
     const dSorted = own(rowsOf(null, rows * topK), cols);
     const dWeights = own(rowsOf(null, rows), topK);
     const reads = [t.g, t.sorted, plan.order, plan.place, t.weights];
-    graph.ops.push({ kernel: 'combine_experts_backward', writes: [dSorted, dWeights], reads, scalars: [] });
+    graph.ops.push({ kernel: 'combine_experts_backward', writes: [dSorted, dWeights], reads, scalars: [1] });
     const scattered = own(rowsOf(null, rows), cols);
-    graph.ops.push({ kernel: 'scatter_slots', writes: [scattered], reads: [t.sorted, plan.place], scalars: [] });
+    graph.ops.push({ kernel: 'scatter_slots', writes: [scattered], reads: [t.sorted, plan.place], scalars: [0] });
     return { out, dSorted, dWeights, scattered, place: plan.place };
   });
   const combine64 = (s: number[], w: number[]) =>
