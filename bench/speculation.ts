@@ -1,10 +1,14 @@
 /**
  * What drafting with the MTP module brings: `npx tsx bench/speculation.ts [model folder]`. Answers tales and sums in
  * batches of 1, 4 and 16, without drafts and with at most 1, 2 and 3 of them, in turn, greedily and with the model's own
- * sampling; the engine goes less deep by itself where that pays more. Every token must be the same. Writes
+ * sampling; the engine goes less deep by itself where that pays more. Every token must be the same. Before that, what a
+ * step of one sequence takes in the native call: with one row and with drafts to check, drafting none and more. Writes
  * bench/results/speculation.json.
  */
+import { runnerLimits } from '../src/engine/cache-size.ts';
 import { type LanguageModel, loadModel } from '../src/index.ts';
+import { openModel } from '../src/model/load.ts';
+import { createRunner } from '../src/model/runner.ts';
 import { origin, writeResult } from './result-file.ts';
 
 const folder = process.argv[2] ?? 'models/farthing-tiny';
@@ -17,6 +21,47 @@ const PROMPTS = [
   'Tom has 17 apples. He buys 5 more and gives 3 to Anna. How many apples does Tom have now?',
   'Write a story about a girl and a bird.',
 ];
+
+/** Median microseconds of a step that computes 1 + `checked` rows and drafts `depth` tokens; depth null: no drafter. */
+interface StepTime {
+  readonly checked: number;
+  readonly depth: number | null;
+  readonly us: number;
+}
+
+async function stepTimes(): Promise<StepTime[]> {
+  const model = await openModel(folder);
+  const times: StepTime[] = [];
+  for (const drafts of [0, 3]) {
+    const runner = await createRunner(model, runnerLimits(model.config, model.cacheDtype, { sequences: 1, drafts }));
+    const blocks = Array.from({ length: Math.ceil(256 / runner.limits.blockTokens) }, (_, i) => i);
+    const draw = { temperature: 0, topP: 1, topK: 0, uniforms: [] };
+    for (const [checked, depth] of drafts === 0
+      ? ([[0, null]] as const)
+      : ([0, 1, 2, 3] as const)
+          .map((d) => [d, d] as const)
+          .concat([
+            [0, 1],
+            [1, 0],
+          ])) {
+      const runs: number[] = [];
+      for (let i = 0; i < 200; i++) {
+        const ids = Array.from({ length: 1 + checked }, (_, j) => 5 + ((7 * i + j) % 250));
+        const began = performance.now();
+        await runner.step([{ ids, start: 20 + i, blocks, logits: 1 + checked, draw }], depth ?? 0);
+        runs.push((performance.now() - began) * 1000);
+      }
+      times.push({ checked, depth, us: summary(runs).median });
+    }
+  }
+  return times;
+}
+
+const steps = await stepTimes();
+for (const { checked, depth, us } of steps) {
+  const what = depth === null ? 'no module' : `then drafting ${depth}`;
+  console.log(`a step of ${1 + checked} rows, ${what}: ${us.toFixed(0)} µs`);
+}
 
 const models: LanguageModel[] = [];
 for (const drafts of DEPTHS) models.push(await loadModel(folder, { drafts, sequences: 16 }));
@@ -50,6 +95,8 @@ interface Row {
   readonly speedUp: ReturnType<typeof summary>;
   readonly acceptance: number | null;
   readonly tokensPerStep: number;
+  /** All of a step, JavaScript included. */
+  readonly usPerStep: number;
   readonly acceptedByPlace: readonly number[];
 }
 const rows: Row[] = [];
@@ -85,6 +132,7 @@ for (const greedy of [true, false]) {
         speedUp: summary(ratios),
         acceptance: drafted === 0 ? null : accepted / drafted,
         tokensPerStep: written / (written - accepted),
+        usPerStep: (1e6 * batch * (written / (written - accepted))) / summary(runs[depth]!).median,
         acceptedByPlace: byPlace,
       });
     }
@@ -92,12 +140,21 @@ for (const greedy of [true, false]) {
   }
 }
 
-function describe({ sampling, batch, mostDrafts, tokensPerSecond, speedUp, acceptance, tokensPerStep }: Row) {
+function describe({
+  sampling,
+  batch,
+  mostDrafts,
+  tokensPerSecond,
+  speedUp,
+  acceptance,
+  tokensPerStep,
+  usPerStep,
+}: Row) {
   const { median, min, max } = speedUp;
   return (
     `${sampling}, batch ${String(batch).padStart(2)}, at most ${mostDrafts} drafts: ` +
     `${tokensPerSecond.median.toFixed(0).padStart(5)} tokens/s, speed-up ${median.toFixed(2)} (${min.toFixed(2)}–${max.toFixed(2)}), ` +
-    `${acceptance === null ? 'nothing drafted' : `${(acceptance * 100).toFixed(0)} % accepted, ${tokensPerStep.toFixed(2)} tokens a step`}`
+    `${acceptance === null ? 'nothing drafted' : `${(acceptance * 100).toFixed(0)} % accepted, ${tokensPerStep.toFixed(2)} tokens a step`}, ${usPerStep.toFixed(0)} µs a step`
   );
 }
 
@@ -106,5 +163,5 @@ function summary(values: readonly number[]) {
   return { median: sorted[sorted.length >> 1]!, min: sorted[0]!, max: sorted.at(-1)! };
 }
 
-await writeResult('speculation', origin(), { folder, rows });
+await writeResult('speculation', origin(), { folder, steps, rows });
 for (const model of models) await model.close();

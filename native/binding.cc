@@ -269,10 +269,10 @@ napi_value create_program(napi_env env, napi_callback_info info) {
 }
 
 struct Run {
-  Program* program;
+  std::vector<Program*> programs;
   bool profile;
   napi_deferred deferred;
-  napi_ref keep;  // the program, while it runs
+  std::vector<napi_ref> keep;  // the programs, while they run
 };
 
 // What brings finished runs back to the JavaScript thread; it keeps the process alive while there are any.
@@ -286,42 +286,53 @@ void finish(napi_env env, napi_value, void* context, void* data) {
   if (!env) return;  // it is being torn down
   auto* finished = static_cast<Finished*>(context);
   if (--finished->awaited == 0) napi_unref_threadsafe_function(env, finished->call);
-  run->program->running = false;
+  for (Program* program : run->programs) program->running = false;
   napi_value result;
   if (run->profile) {
-    const size_t bytes = run->program->times.size() * sizeof(OpTime);
+    const OpTimes& measured = run->programs[0]->times;
+    const size_t bytes = measured.size() * sizeof(OpTime);
     void* times = nullptr;
     napi_create_arraybuffer(env, bytes, &times, &result);
-    std::memcpy(times, run->program->times.data(), bytes);
+    std::memcpy(times, measured.data(), bytes);
   } else {
     napi_get_undefined(env, &result);
   }
   napi_resolve_deferred(env, run->deferred, result);
-  napi_delete_reference(env, run->keep);
+  for (napi_ref program : run->keep) napi_delete_reference(env, program);
 }
 
-// runProgram(program, lengths, profile): a promise, kept when every op is done; if profiled, of an ArrayBuffer of f64
-// [ops, threads, 2]: when each thread began and ended its part. The event loop stays free.
-napi_value run_program(napi_env env, napi_callback_info info) {
+// runPrograms(programs, lengths of each, profile): a promise, kept when all have run, one after another; if profiled, of an
+// ArrayBuffer of f64 [ops of the first, threads, 2]: when each thread began and ended its part. The event loop stays free.
+napi_value run_programs(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     napi_value args[3];
     arguments(env, info, args);
     auto run = std::make_unique<Run>();
     check(env, napi_get_value_bool(env, args[2], &run->profile));
-    check(env, napi_get_value_external(env, args[0], reinterpret_cast<void**>(&run->program)));
-    if (run->program->running) throw Failure{"the program is already running"};
-    std::array<int64_t, kAxes> lengths;
-    for (uint32_t axis = 0; axis < kAxes; ++axis) lengths[axis] = integer(env, element(env, args[1], axis));
+    Job job;
+    for (uint32_t i = 0, n = length(env, args[0]); i < n; ++i) {
+      Program* program = nullptr;
+      check(env, napi_get_value_external(env, element(env, args[0], i), reinterpret_cast<void**>(&program)));
+      if (program->running) throw Failure{"the program is already running"};
+      run->programs.push_back(program);
+      const napi_value lengths = element(env, args[1], i);
+      job.parts.push_back({&program->ops, {}});
+      for (uint32_t axis = 0; axis < kAxes; ++axis) job.parts[i].lengths[axis] = integer(env, element(env, lengths, axis));
+    }
+    if (job.parts.empty()) throw Failure{"no program to run"};
     Finished* finished = nullptr;
     check(env, napi_get_instance_data(env, reinterpret_cast<void**>(&finished)));
     napi_value promise;
     check(env, napi_create_promise(env, &run->deferred, &promise));
-    check(env, napi_create_reference(env, args[0], 1, &run->keep));
+    for (uint32_t i = 0; i < run->programs.size(); ++i) {
+      run->keep.push_back(nullptr);
+      check(env, napi_create_reference(env, element(env, args[0], i), 1, &run->keep.back()));
+    }
+    for (Program* program : run->programs) program->running = true;
     if (finished->awaited++ == 0) napi_ref_threadsafe_function(env, finished->call);
-    Program& program = *run->program;
-    program.running = true;
-    start({&program.ops, lengths, run->profile ? &program.times : nullptr,
-           [call = finished->call, run = run.release()] { napi_call_threadsafe_function(call, run, napi_tsfn_blocking); }});
+    job.times = run->profile ? &run->programs[0]->times : nullptr;
+    job.done = [call = finished->call, run = run.release()] { napi_call_threadsafe_function(call, run, napi_tsfn_blocking); };
+    start(std::move(job));
     return promise;
   });
 }
@@ -416,7 +427,7 @@ NAPI_MODULE_INIT() {
       {"mapFile", nullptr, map_file, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"adviseMapped", nullptr, advise_mapped, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"createProgram", nullptr, create_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
-      {"runProgram", nullptr, run_program, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"runPrograms", nullptr, run_programs, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"setThreads", nullptr, set_thread_count, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"peakBytes", nullptr, peak_bytes, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"useInstructionSet", nullptr, use_instruction_set, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

@@ -86,9 +86,10 @@ class Pool {
   // The first of the jobs is the one that runs.
   void begin() {
     const Job& job = jobs_.front();
-    for (const Op& op : *job.ops)
-      for (auto& next : op.next) next.store(0, std::memory_order_relaxed);
-    if (job.times) job.times->resize(job.ops->size() * threads_);
+    for (const Part& part : job.parts)
+      for (const Op& op : *part.ops)
+        for (auto& next : op.next) next.store(0, std::memory_order_relaxed);
+    if (job.times) job.times->resize(job.parts[0].ops->size() * threads_);
     running_ = &job;
     begin_ = Clock::now();
     ++started_;
@@ -121,13 +122,20 @@ class Pool {
   }
 
   void execute_as(int thread) {
-    const auto& [ops, lengths, times, done] = *running_;
+    OpTimes* times = running_->times;
+    for (const Part& part : running_->parts) {
+      execute_as(thread, part, times);
+      times = nullptr;
+    }
+  }
+
+  void execute_as(int thread, const Part& part, OpTimes* times) {
     const auto now = [&] { return std::chrono::duration<double>(Clock::now() - begin_).count(); };
     size_t at = 0;
-    const Op *reader = ops->data(), *end = reader + ops->size();
-    for (const Op& op : *ops) {
+    const Op *reader = part.ops->data(), *end = reader + part.ops->size();
+    for (const Op& op : *part.ops) {
       while (reader != end && (reader <= &op || !reader->reading)) ++reader;
-      const Context context{lengths.data(), thread, threads_, &gate_, &scratch_[thread], reader == end ? nullptr : reader};
+      const Context context{part.lengths.data(), thread, threads_, &gate_, &scratch_[thread], reader == end ? nullptr : reader};
       if (op.meets) gate_.wait();
       const double start = times ? now() : 0;
       op.kernel(op, context);

@@ -129,12 +129,16 @@ struct OpTime {
 };
 using OpTimes = std::vector<OpTime>;  // [ops, threads]
 
-// A run of a program: its ops in order, in one parallel region with a barrier before those that need one, and at the end.
-// Fills `times` unless it is null.
-struct Job {
+// A run of a program: its ops in order, with a barrier before those that need one, and at the end.
+struct Part {
   const std::vector<Op>* ops;
   std::array<int64_t, kAxes> lengths;
-  OpTimes* times;
+};
+
+// Programs that run one after another in one parallel region.
+struct Job {
+  std::vector<Part> parts;
+  OpTimes* times;              // of the first part, unless null
   std::function<void()> done;  // called by a thread of the pool
 };
 

@@ -13,7 +13,7 @@ import {
   storageBytes,
   type Tensor,
 } from './graph.ts';
-import { allocate, createProgram, type PreparedView, runProgram } from './native.ts';
+import { allocate, createProgram, type NativeProgram, type PreparedView, runPrograms } from './native.ts';
 
 export type Lengths = Readonly<Record<Axis, number>>;
 
@@ -26,8 +26,24 @@ export interface Program {
   run(lengths: Partial<Lengths>): Promise<void>;
   /** As `run`. @returns for each op of the graph, in order, when each thread worked on it */
   profile(lengths: Partial<Lengths>): Promise<OpTimes[]>;
+  /** A run, to be given to `runInTurn`. @throws as `run` */
+  prepare(lengths: Partial<Lengths>): PreparedRun;
   /** Bytes of planned memory: shared temporaries plus `own` tensors. */
   readonly bytes: number;
+}
+
+export interface PreparedRun {
+  readonly program: NativeProgram;
+  readonly lengths: readonly number[];
+}
+
+/** Runs programs one after another in one native call, so that one may read what those before it wrote. */
+export async function runInTurn(runs: readonly PreparedRun[]): Promise<void> {
+  await runPrograms(
+    runs.map(({ program }) => program),
+    runs.map(({ lengths }) => lengths),
+    false,
+  );
 }
 
 /** Times of one op in seconds from the start of the program. */
@@ -108,15 +124,17 @@ export function compile(graph: Graph, greatest: Lengths, keep: readonly Tensor[]
     const region = regionOf(tensor.storage);
     return make(region.buffer, region.byteOffset, Math.floor(bytesOf(tensor.storage) / 4));
   };
+  const prepare = (lengths: Partial<Lengths>): PreparedRun => ({ program: native, lengths: given(lengths) });
   return {
+    prepare,
     f32: (tensor) => typed(tensor, (b, o, n) => new Float32Array(b, o, n)),
     i32: (tensor) => typed(tensor, (b, o, n) => new Int32Array(b, o, n)),
     bytes,
     async run(lengths) {
-      await runProgram(native, given(lengths), false);
+      await runInTurn([prepare(lengths)]);
     },
     async profile(lengths) {
-      return opTimes((await runProgram(native, given(lengths), true))!, graph.ops.length);
+      return opTimes((await runPrograms([native], [given(lengths)], true))!, graph.ops.length);
     },
   };
 }

@@ -120,6 +120,12 @@ export function resident(
   return whole({ rows: rowsOf(null, rows), cols, dtype, memory, scales });
 }
 
+/** What another program keeps in `array`, as rows of this one. */
+export function shared(rows: Rows, cols: number, dtype: 'f32' | 'i32', array: ArrayBufferView): Tensor {
+  const memory = { buffer: array.buffer as ArrayBuffer, byteOffset: array.byteOffset, byteLength: array.byteLength };
+  return whole({ rows, cols, dtype, memory, scales: null });
+}
+
 /** Columns [from, from + cols) of a tensor, without a copy. */
 export function columns(tensor: Tensor, from: number, cols: number): Tensor {
   if (from < 0 || cols < 1 || from + cols > tensor.cols) {

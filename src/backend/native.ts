@@ -32,7 +32,11 @@ interface Addon {
   mapFile(path: string, byteOffset: number, bytes: number): ArrayBuffer;
   adviseMapped(buffer: ArrayBuffer, byteOffset: number, bytes: number, soon: boolean): void;
   createProgram(ops: readonly PreparedOp[], buffers: readonly ArrayBuffer[]): NativeProgram;
-  runProgram(program: NativeProgram, lengths: readonly number[], profile: boolean): Promise<ArrayBuffer | undefined>;
+  runPrograms(
+    programs: readonly NativeProgram[],
+    lengths: readonly (readonly number[])[],
+    profile: boolean,
+  ): Promise<ArrayBuffer | undefined>;
   setThreads(threads: number): void;
   peakBytes(): number;
   useInstructionSet(name: string): InstructionSet;
@@ -77,4 +81,4 @@ if (wanted !== undefined && !/^[1-9]\d{0,3}$/.test(wanted)) {
 }
 setThreads(wanted ? Number(wanted) : os.availableParallelism());
 
-export const { allocate, mapFile, adviseMapped, createProgram, runProgram, peakBytes } = addon;
+export const { allocate, mapFile, adviseMapped, createProgram, runPrograms, peakBytes } = addon;

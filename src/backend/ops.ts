@@ -465,7 +465,7 @@ export function selectRows(graph: Graph, x: Tensor, index: Tensor): Tensor {
 
 /**
  * A guess of the token that the sampler would draw from each row of logits, at its temperature, top p, top k and random
- * number, to the precision of FP32 and of coarse cuts. For proposals alone: the sampler decides.
+ * number, to the precision of FP32. For proposals alone: the sampler decides.
  * @param settings f32 [R, 4]: temperature (0 takes the most probable), top p, top k (0 keeps all), a number in [0, 1)
  * @returns i32 [R, 1]
  */
@@ -474,6 +474,43 @@ export function drawTokens(graph: Graph, logits: Tensor, settings: Tensor): Tens
   const out = temp(logits.storage.rows, 1, 'i32');
   append(graph, 'draw_tokens', [out], [logits, settings]);
   return out;
+}
+
+/** Where a draft begins and how it is drawn; `followGuesses` fills it. */
+export interface DraftStart {
+  /** i32 [tokens, 1]: the token behind each row; filled for rows of the spans alone. */
+  readonly nextIds: Tensor;
+  /** i32 [R, 1] each: the row of the last token that is right, and its position. */
+  readonly index: Tensor;
+  readonly positions: Tensor;
+  /** f32 [R, 4]: of each drafted token, for `drawTokens`. */
+  readonly settings: readonly Tensor[];
+  /** Of each drafted token but the last: its position and its row of the cache, i32 [R, 1] each. */
+  readonly deeper: readonly { readonly positions: Tensor; readonly slots: Tensor }[];
+}
+
+/**
+ * Starts drafts behind the tokens of a step before the sampler has drawn: the guesses stand for what it will draw, and
+ * the step's own drafts are right as far as they agree with them.
+ * @param ids i32 [tokens, 1] of the step  @param guesses i32 [logit rows of the step, 1]
+ * @param spans i32 [R, 5]: the row of a sequence's last token, the drafts behind it, the first of its guesses, its
+ * position, its row of the block table
+ * @param draws f32 [R, …]: temperature, top p, top k, and the random numbers of the positions from the first guess on
+ */
+export function followGuesses(
+  graph: Graph,
+  start: DraftStart,
+  { ids, guesses, spans, draws }: Record<'ids' | 'guesses' | 'spans' | 'draws', Tensor>,
+  { blockTable, blockTokens }: Pick<Paging, 'blockTable' | 'blockTokens'>,
+): void {
+  const { nextIds, index, positions, settings, deeper } = start;
+  append(
+    graph,
+    'follow_guesses',
+    [nextIds, index, positions, ...settings, ...deeper.flatMap((next) => [next.positions, next.slots])],
+    [ids, guesses, spans, draws, blockTable],
+    [settings.length, blockTokens],
+  );
 }
 
 /** −log softmax(logits)[target] for each row; 0 where the target is negative. @returns f32 [R, 1] */

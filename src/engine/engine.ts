@@ -3,7 +3,7 @@
  * work. Each request's tokens are the same as if it ran alone.
  */
 import type { CacheDType } from '../backend/graph.ts';
-import type { DraftChunk, Drafter, Draw } from '../model/drafter.ts';
+import type { Draw } from '../model/drafter.ts';
 import type { Runner } from '../model/runner.ts';
 import type { DiskCache, DiskCacheStatus } from './disk-cache.ts';
 import { DiskTier } from './disk-tier.ts';
@@ -212,27 +212,52 @@ export class Engine {
   async #step(chunks: readonly Chunk[]): Promise<void> {
     const now = performance.now();
     for (const { sequence } of chunks) this.#active.get(sequence)?.start(now);
+    const sampled = chunks.filter((chunk) => chunk.last);
+    const depth = sampled.length > 0 ? this.#speculation.depth(sampled.length) : 0;
     const logits = await this.#runner.step(
       chunks.map(({ sequence, start, count, drafts, blocks, last }) => ({
         ids: [...sequence.tokens.slice(start, start + count), ...drafts],
         start,
         blocks,
         logits: last ? 1 + drafts.length : 0,
+        next: sequence.tokens[start + count],
+        draw: last ? this.#drawOf(sequence, 1 + drafts.length + depth) : undefined,
       })),
+      depth,
     );
     this.#scheduler.computed(chunks);
     this.#counts.steps++;
-    const sampled = chunks.filter((chunk) => chunk.last);
     const vocab = logits.length / sampled.reduce((rows, { drafts }) => rows + 1 + drafts.length, 0);
     let row = 0;
-    for (const { sequence, drafts } of sampled) {
+    const drawn = sampled.map(({ sequence, drafts }) => {
       const generation = this.#active.get(sequence);
       const rows = logits.subarray(row * vocab, (row + 1 + drafts.length) * vocab);
       row += 1 + drafts.length;
+      const before = sequence.tokens.length;
       if (generation) this.#check(sequence, generation, drafts.length, rows);
-    }
-    if (this.#runner.drafter) await this.#draft(this.#runner.drafter, chunks, now);
+      return sequence.tokens.slice(before);
+    });
+    if (this.#runner.drafter) this.#propose(this.#runner.drafter.drafts(drawn), chunks, depth, now);
     this.#disk?.store(this.#scheduler.takeFull());
+  }
+
+  /** Has the next step check what this one drafted. */
+  #propose(drafts: readonly number[][], chunks: readonly Chunk[], depth: number, stepStarted: number): void {
+    const sampled = chunks.filter((chunk) => chunk.last);
+    for (const [i, { sequence }] of sampled.entries()) this.#scheduler.propose(sequence, drafts[i]!);
+    const steady = sampled.length === chunks.length && depth === this.#draftedDepth;
+    if (steady) this.#speculation.took(sampled.length, depth, performance.now() - stepStarted);
+    this.#draftedDepth = depth;
+  }
+
+  /** What tells the drafter how the next tokens of the sequence are drawn. */
+  #drawOf(sequence: Sequence, positions: number): Draw | undefined {
+    const generation = this.#runner.drafter ? this.#active.get(sequence) : undefined;
+    if (!generation) return undefined;
+    const { temperature, topP, topK, seed } = generation.request.sampling;
+    const first = sequence.tokens.length;
+    const uniforms = temperature === 0 ? [] : Array.from({ length: positions }, (_, i) => uniform(seed, first + i));
+    return { temperature, topP, topK, uniforms };
   }
 
   /**
@@ -263,30 +288,6 @@ export class Engine {
     return drafted;
   }
 
-  /** Drafts what the next step will check, to the depth that pays for the sequences that write now. */
-  async #draft(drafter: Drafter, chunks: readonly Chunk[], stepStarted: number): Promise<void> {
-    const writing = chunks.filter(({ last, sequence }) => last && sequence.state === 'running');
-    const depth = writing.length > 0 ? this.#speculation.depth(writing.length) : 0;
-    let row = 0;
-    const known = chunks.map(({ sequence, start, count, drafts, blocks, last }): DraftChunk => {
-      const first = row;
-      row += count + drafts.length;
-      const generation = last && depth > 0 ? this.#active.get(sequence) : undefined;
-      return {
-        row: first,
-        start,
-        nextIds: sequence.tokens.slice(start + 1, sequence.computed + 1),
-        blocks,
-        draw: generation ? drawOf(generation.request.sampling, sequence.tokens.length, depth) : null,
-      };
-    });
-    const drafts = await drafter.draft(known, depth);
-    for (const [i, tokens] of drafts.entries()) this.#scheduler.propose(writing[i]!.sequence, tokens);
-    const steady = writing.length === chunks.length && depth === this.#draftedDepth;
-    if (steady) this.#speculation.took(writing.length, depth, performance.now() - stepStarted);
-    this.#draftedDepth = depth;
-  }
-
   #end(sequence: Sequence, finish: 'stop' | 'length' | 'cancelled'): void {
     const generation = this.#active.get(sequence);
     if (!generation) return;
@@ -297,11 +298,6 @@ export class Engine {
     this.#counts.finished[finish]++;
     generation.end();
   }
-}
-
-function drawOf({ temperature, topP, topK, seed }: Sampling, position: number, depth: number): Draw {
-  const uniforms = Array.from({ length: depth }, (_, i) => uniform(seed, position + i));
-  return { temperature, topP, topK, uniforms };
 }
 
 /** Tokens wait here until they are read. Invariant: after `end` or `fail` nothing is added. */

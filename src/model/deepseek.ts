@@ -114,26 +114,23 @@ function latentSelfAttention(pass: Pass<DeepSeekConfig>, layer: number, x: Tenso
   const rotated = { interleaved: true, magnitude };
 
   const asking = picked ? selectRows(graph, x, picked.index) : x;
-  const projected =
-    config.qLoraRank === null
-      ? linear(graph, asking, weights.linear(`${prefix}.q_proj`))
-      : linear(
-          graph,
-          latentNorm(pass, `${prefix}.q_a_layernorm`, linear(graph, asking, weights.linear(`${prefix}.q_a_proj`))),
-          weights.linear(`${prefix}.q_b_proj`),
-        );
-  const queries = rope(graph, projected, picked?.paging.positions ?? positions, frequencies, {
-    heads,
-    headDim: qkDim,
-    offset: qkNopeHeadDim,
-    ...rotated,
-  });
   const compressed = linear(graph, x, weights.linear(`${prefix}.kv_a_proj_with_mqa`));
+  const first = linear(graph, asking, weights.linear(`${prefix}.${config.qLoraRank === null ? 'q_proj' : 'q_a_proj'}`));
   const latent = latentNorm(pass, `${prefix}.kv_a_layernorm`, columns(compressed, 0, kvLoraRank));
   const sharedKey = rope(graph, columns(compressed, kvLoraRank, qkRopeHeadDim), positions, frequencies, {
     heads: 1,
     headDim: qkRopeHeadDim,
     offset: 0,
+    ...rotated,
+  });
+  const projected =
+    config.qLoraRank === null
+      ? first
+      : linear(graph, latentNorm(pass, `${prefix}.q_a_layernorm`, first), weights.linear(`${prefix}.q_b_proj`));
+  const queries = rope(graph, projected, picked?.paging.positions ?? positions, frequencies, {
+    heads,
+    headDim: qkDim,
+    offset: qkNopeHeadDim,
     ...rotated,
   });
   const kvProjection = `${prefix}.kv_b_proj`;
@@ -181,6 +178,7 @@ function mixtureOfExperts(pass: Pass<DeepSeekConfig>, layer: number, x: Tensor, 
   const { graph, config, weights } = pass;
   const prefix = `model.layers.${layer}.mlp`;
   const logits = linear(graph, x, weights.linear(`${prefix}.gate`, 'precise'), null, 'f32');
+  const shared = config.nSharedExperts > 0 ? feedForward(graph, weights, `${prefix}.shared_experts`, x) : null;
   const selectionOnly = config.topkMethod === 'noaux_tc';
   const bias = selectionOnly ? weights.vector(`${prefix}.gate.e_score_correction_bias`) : null;
   const limited = config.topkMethod !== 'greedy';
@@ -201,6 +199,5 @@ function mixtureOfExperts(pass: Pass<DeepSeekConfig>, layer: number, x: Tensor, 
   const up = expertLinear(graph, x, plan, each('up_proj'), true);
   const down = expertLinear(graph, siluMul(graph, gate, up), plan, each('down_proj'), false);
   const mixed = combineExperts(graph, down, plan, routed.weights);
-  if (config.nSharedExperts === 0) return mixed;
-  return add(graph, mixed, feedForward(graph, weights, `${prefix}.shared_experts`, x));
+  return shared ? add(graph, mixed, shared) : mixed;
 }

@@ -1,46 +1,44 @@
 /**
  * Drafts the next tokens of sequences with the MTP module, which is reused for every token after the first
- * (DeepSeek-V3 report §2.2). What it drafts is a guess: the main model decides in its next step.
+ * (DeepSeek-V3 report §2.2). It runs in the same native call as the step that it continues, so what the sampler will draw
+ * from that step is guessed, too. All of it is a guess: the sampler and the main model's next step decide.
  */
-import { compile } from '../backend/compile.ts';
-import { createGraph, own, rowsOf, type Tensor } from '../backend/graph.ts';
-import { drawTokens } from '../backend/ops.ts';
+import { compile, type PreparedRun } from '../backend/compile.ts';
+import { createGraph, own, rowsOf, shared, type Tensor } from '../backend/graph.ts';
+import { drawTokens, followGuesses, type Paging } from '../backend/ops.ts';
 import type { DeepSeekConfig } from './config.ts';
 import { deepseekMtp } from './deepseek.ts';
 import { frequencyTable, head } from './forward.ts';
 import type { Model } from './load.ts';
-import type { RunnerLimits } from './runner.ts';
+import type { RunnerLimits, SequenceChunk } from './runner.ts';
 
-/** Tokens of a sequence that the last step computed, and what follows them. */
-export interface DraftChunk {
-  /** The first of the chunk's rows in the last step. */
-  readonly row: number;
-  /** Position of its first token. */
-  readonly start: number;
-  /** Tokens that stand behind each: those at start + 1, start + 2, … */
-  readonly nextIds: ArrayLike<number>;
-  /** Cache blocks of the sequence, as in the step. */
-  readonly blocks: ArrayLike<number>;
-  /** Whether to draft what comes after the last of `nextIds`, and how; null only keeps the module's cache up. */
-  readonly draw: Draw | null;
-}
-
-/** How the sampler will choose, so that the draft is likely to be its choice. */
+/** How the sampler will choose, so that a guess is likely to be its choice. */
 export interface Draw {
   readonly temperature: number;
   readonly topP: number;
   readonly topK: number;
-  /** The random numbers of the drafted positions. */
+  /** The random numbers of the positions from the first that is drawn on: for the step's logits, then for the drafts. */
   readonly uniforms: ArrayLike<number>;
 }
 
 export interface Drafter {
   /**
-   * Passes the chunks of the last step through the module. Each of them counts, drafted for or not: the module's
-   * attention looks back on all of a sequence's tokens.
-   * @returns `depth` tokens for each chunk that draws, in order of the chunks
+   * What the last step drafted for each chunk that draws, in order of the chunks.
+   * @param drawn of each, what the sampler drew from its logits; where that was guessed wrong, nothing is drafted
    */
-  draft(chunks: readonly DraftChunk[], depth: number): Promise<number[][]>;
+  drafts(drawn: readonly (readonly number[])[]): number[][];
+}
+
+/** What the step leaves for the module. */
+export interface StepMemory {
+  /** i32 [tokens, 1]. */
+  readonly ids: Int32Array;
+  readonly slots: Int32Array;
+  readonly positions: Int32Array;
+  /** i32 [logits, 1]: the guess of each row of logits. */
+  readonly guesses: Int32Array;
+  /** f32 [tokens, hidden], after the final norm. */
+  readonly hidden: Float32Array;
 }
 
 type Limits = RunnerLimits & { readonly drafts: number };
@@ -48,108 +46,122 @@ type Caches = readonly (readonly Tensor[])[];
 
 /**
  * @param caches of each layer, the module's last; it has a block more for each sequence
- * @param hidden f32 [tokens, hidden], after the final norm, of the last step
+ * @returns the drafter, and `enter`, which prepares it to run right after a step of the chunks
  */
 export async function createDrafter(
   model: Model,
   config: DeepSeekConfig,
   limits: Limits,
   caches: Caches,
-  hidden: Float32Array,
-): Promise<Drafter> {
+  step: StepMemory,
+): Promise<Drafter & { enter(chunks: readonly SequenceChunk[], depth: number): PreparedRun }> {
+  if (limits.drafts > limits.blockTokens) {
+    throw new RangeError(`drafts of ${limits.drafts} tokens, more than a cache block of ${limits.blockTokens} holds`);
+  }
   const programs = await Promise.all(
-    Array.from({ length: limits.drafts + 1 }, (_, depth) => draftProgram(model, config, limits, caches, depth)),
+    Array.from({ length: limits.drafts + 1 }, (_, depth) => draftProgram(model, config, limits, caches, step, depth)),
   );
+  let last = { ...programs[0]!, drawing: 0 };
 
   return {
-    async draft(chunks, depth) {
-      const { program, hiddenRows, nextIdRows, sequenceRows, blockTableRows, main, picked, deeper, settings, drawn } =
-        programs[depth]!;
-      const { hiddenSize } = config;
+    enter(chunks, depth) {
+      const { program, nextIdRows, sequenceRows, blockTableRows, spanRows, drawRows, drawCols } = programs[depth]!;
       let token = 0;
+      let logit = 0;
       let drawing = 0;
-      chunks.forEach(({ row, start, nextIds, blocks, draw }, sequence) => {
-        const spare = limits.blocks + sequence;
-        const place = (position: number) =>
-          (blocks[Math.floor(position / limits.blockTokens)] ?? spare) * limits.blockTokens +
-          (position % limits.blockTokens);
+      chunks.forEach(({ ids, start, blocks, logits, next, draw }, sequence) => {
         const table = sequence * (limits.blocksPerSequence + 1);
         blockTableRows.set(blocks, table);
-        blockTableRows[table + blocks.length] = spare;
-        hiddenRows.set(hidden.subarray(row * hiddenSize, (row + nextIds.length) * hiddenSize), token * hiddenSize);
-        nextIdRows.set(nextIds, token);
-        for (let i = 0; i < nextIds.length; i++, token++) {
-          main.positions[token] = start + i;
-          main.slots[token] = place(start + i);
+        blockTableRows[table + blocks.length] = limits.blocks + sequence;
+        for (let i = 1; i < ids.length; i++) nextIdRows[token + i - 1] = ids[i]!;
+        token += ids.length;
+        nextIdRows[token - 1] = next ?? 0;
+        if (draw) {
+          sequenceRows[drawing] = sequence;
+          spanRows.set([token - logits, logits - 1, logit, start + ids.length - logits, sequence], drawing * 5);
+          drawRows.set([draw.temperature, draw.topP, draw.topK], drawing * drawCols);
+          drawRows.set(draw.uniforms, drawing * drawCols + 3);
+          drawing++;
         }
-        if (!draw || depth === 0) return;
-        const last = start + nextIds.length - 1;
-        picked.index[drawing] = token - 1;
-        picked.positions[drawing] = last;
-        sequenceRows[drawing] = sequence;
-        deeper.forEach(({ positions, slots }, i) => {
-          positions[drawing] = last + 1 + i;
-          slots[drawing] = place(last + 1 + i);
-        });
-        settings.forEach((rows, i) => {
-          rows.set([draw.temperature, draw.topP, draw.topK, draw.uniforms[i]!], drawing * 4);
-        });
-        drawing++;
+        logit += logits;
       });
-      await program.run({ token, logit: drawing, sequence: chunks.length });
-      return Array.from({ length: drawing }, (_, row) => drawn.map((ids) => ids[row]!));
+      last = { ...programs[depth]!, drawing };
+      return program.prepare({ token, logit: depth > 0 ? drawing : 0, sequence: drawing });
+    },
+    drafts(drawn) {
+      const { drawing, drafted, spanRows, indexRows } = last;
+      return Array.from({ length: drawing }, (_, row) => {
+        const [first, , guess] = spanRows.subarray(row * 5) as unknown as [number, number, number];
+        const right = drawn[row]!.length === indexRows[row]! - first + 1;
+        const guessed = right && drawn[row]!.every((token, i) => token === step.guesses[guess + i]);
+        return guessed ? drafted.map((ids) => ids[row]!) : [];
+      });
     },
   };
 }
 
 /** The module over the step's tokens and, for `depth` tokens one after the other, over what it drafted itself. */
-async function draftProgram(model: Model, config: DeepSeekConfig, limits: Limits, caches: Caches, depth: number) {
+async function draftProgram(
+  model: Model,
+  config: DeepSeekConfig,
+  limits: Limits,
+  caches: Caches,
+  step: StepMemory,
+  depth: number,
+) {
   const { weights, rope, compute } = model;
   const graph = createGraph(compute);
-  const rows = (axis: 'token' | 'logit', cols = 1, dtype: 'i32' | 'f32' = 'i32') => own(rowsOf(axis), cols, dtype);
-  const sequences = rows('logit');
+  const rows = (cols = 1, dtype: 'i32' | 'f32' = 'i32') => own(rowsOf('logit'), cols, dtype);
+  const ofStep = (array: Int32Array) => shared(rowsOf('token'), 1, 'i32', array);
+  const sequences = rows();
   const blockTable = own(rowsOf('sequence'), limits.blocksPerSequence + 1, 'i32');
-  const paging = (axis: 'token' | 'logit') => ({
-    slots: rows(axis),
-    positions: rows(axis),
-    sequences,
-    blockTable,
-    blockTokens: limits.blockTokens,
-  });
+  const paging = (slots: Tensor, positions: Tensor): Paging => {
+    return { slots, positions, sequences, blockTable, blockTokens: limits.blockTokens };
+  };
   const frequencies = frequencyTable(rope);
-  const module = (place: ReturnType<typeof paging>, ids: Tensor) => {
+  const module = (place: Paging, ids: Tensor) => {
     const attention = { kind: 'paged', paging: place, caches } as const;
     const inputs = { ids, positions: place.positions, frequencies, attention };
     return { graph, config, rope, weights, inputs };
   };
 
-  const main = paging('token');
-  const hidden = own(rowsOf('token'), config.hiddenSize);
-  const nextIds = rows('token');
-  const picked = { index: rows('logit'), paging: paging('logit') };
-  const deeper = Array.from({ length: Math.max(0, depth - 1) }, () => paging('logit'));
-  const settings = Array.from({ length: depth }, () => rows('logit', 4, 'f32'));
+  const main = paging(ofStep(step.slots), ofStep(step.positions));
+  const hidden = shared(rowsOf('token'), config.hiddenSize, 'f32', step.hidden);
+  const start = {
+    nextIds: own(rowsOf('token'), 1, 'i32'),
+    index: rows(),
+    positions: rows(),
+    settings: Array.from({ length: depth }, () => rows(4, 'f32')),
+    deeper: Array.from({ length: Math.max(0, depth - 1) }, () => ({ positions: rows(), slots: rows() })),
+  };
+  const drawCols = 3 + 1 + limits.drafts + depth;
+  const spans = own(rowsOf('sequence'), 5, 'i32');
+  const draws = own(rowsOf('sequence'), drawCols, 'f32');
+  const guesses = shared(rowsOf(null, limits.logits), 1, 'i32', step.guesses);
+  followGuesses(graph, start, { ids: ofStep(step.ids), guesses, spans, draws }, main);
 
-  let state = deepseekMtp(module(main, nextIds), 0, hidden, nextIds, picked).hidden;
-  const drawn: Tensor[] = [];
+  const picked = { index: start.index, paging: { ...main, positions: start.positions } };
+  let state = deepseekMtp(module(main, start.nextIds), 0, hidden, start.nextIds, picked).hidden;
+  const drafted: Tensor[] = [];
   for (let i = 0; i < depth; i++) {
-    if (i > 0) state = deepseekMtp(module(deeper[i - 1]!, drawn[i - 1]!), 0, state, drawn[i - 1]!).hidden;
-    drawn.push(drawTokens(graph, head(graph, weights, state), settings[i]!));
+    if (i > 0) {
+      const { slots, positions } = start.deeper[i - 1]!;
+      state = deepseekMtp(module(paging(slots, positions), drafted[i - 1]!), 0, state, drafted[i - 1]!).hidden;
+    }
+    drafted.push(drawTokens(graph, head(graph, weights, state), start.settings[i]!));
   }
   await weights.ready();
-  const greatest = { token: limits.tokens, logit: depth === 0 ? 0 : limits.sequences, sequence: limits.sequences };
-  const program = compile(graph, greatest, drawn);
-  const i32 = (tensor: Tensor) => program.i32(tensor);
+  const greatest = { token: limits.tokens, logit: limits.sequences, sequence: limits.sequences };
+  const program = compile(graph, greatest, drafted);
   return {
     program,
-    hiddenRows: program.f32(hidden),
-    nextIdRows: i32(nextIds),
-    blockTableRows: i32(blockTable),
-    sequenceRows: i32(sequences),
-    main: { slots: i32(main.slots), positions: i32(main.positions) },
-    picked: { index: i32(picked.index), positions: i32(picked.paging.positions) },
-    deeper: deeper.map(({ slots, positions }) => ({ slots: i32(slots), positions: i32(positions) })),
-    settings: settings.map((tensor) => program.f32(tensor)),
-    drawn: drawn.map(i32),
+    drawCols,
+    nextIdRows: program.i32(start.nextIds),
+    blockTableRows: program.i32(blockTable),
+    sequenceRows: program.i32(sequences),
+    spanRows: program.i32(spans),
+    drawRows: program.f32(draws),
+    indexRows: program.i32(start.index),
+    drafted: drafted.map((tensor) => program.i32(tensor)),
   };
 }

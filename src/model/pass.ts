@@ -23,7 +23,7 @@ type Attention =
 export interface PickedRows {
   /** i32 [logit, 1]: rows of the step. */
   readonly index: Tensor;
-  /** Where the picked rows live, one row each. */
+  /** What the picked rows look back on, one row each. */
   readonly paging: Paging;
 }
 

@@ -1,13 +1,13 @@
 /** One step of a loaded model over a paged cache: token ids in, logits out. */
-import { compile, type OpTimes } from '../backend/compile.ts';
+import { compile, type OpTimes, runInTurn } from '../backend/compile.ts';
 import { type CacheDType, createGraph, own, resident, rowsOf, storageBytes, type Tensor } from '../backend/graph.ts';
 import { graphDigest } from '../backend/graph-digest.ts';
 import { allocate } from '../backend/native.ts';
 import { type OpWork, opWork } from '../backend/op-work.ts';
-import { selectRows } from '../backend/ops.ts';
+import { drawTokens, selectRows } from '../backend/ops.ts';
 import { type CacheBlocks, cacheBlocks } from './cache-blocks.ts';
 import type { ModelConfig } from './config.ts';
-import { createDrafter, type Drafter } from './drafter.ts';
+import { createDrafter, type Drafter, type Draw } from './drafter.ts';
 import { cacheCols, forward, frequencyTable, hasMtp, head } from './forward.ts';
 import type { Model } from './load.ts';
 
@@ -33,6 +33,9 @@ export interface SequenceChunk {
   readonly blocks: ArrayLike<number>;
   /** Of this chunk's tokens, how many at its end need logits (0 in the middle of a prefill, 1 to sample). */
   readonly logits: number;
+  /** What the drafter needs to know: the token behind the chunk, or how it and those after it will be drawn. */
+  readonly next?: number | undefined;
+  readonly draw?: Draw | undefined;
 }
 
 export interface Runner {
@@ -42,11 +45,11 @@ export interface Runner {
   /** Digest of the computation: kernels, shapes and numbers. Equal ones do the same with equal weights. */
   readonly recipe: string;
   /**
-   * Runs the chunks together. @returns logits f32 [Σ chunk.logits, vocab] in order of the chunks; the memory is
+   * Runs the chunks together, and drafts `depth` tokens for each that has a `draw`. @returns logits f32 [Σ chunk.logits, vocab] in order of the chunks; the memory is
    * overwritten by the next step.
    */
-  step(chunks: readonly SequenceChunk[]): Promise<Float32Array>;
-  /** Continues what the last step computed; null where the model has no MTP module or nothing is to be drafted. */
+  step(chunks: readonly SequenceChunk[], depth?: number): Promise<Float32Array>;
+  /** null where the model has no MTP module or nothing is to be drafted. */
   readonly drafter: Drafter | null;
   /** By layer with experts: the tokens that each of them was given in all steps so far. */
   readonly expertLoads: Readonly<Record<string, readonly number[]>>;
@@ -93,14 +96,13 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
   } as const;
   const { hidden, routes } = forward(graph, config, model.rope, weights, inputs);
   const logits = head(graph, weights, selectRows(graph, hidden, picked));
+  const recipe = graphDigest(graph);
+  const settings = own(rowsOf('logit'), 4);
+  const guesses = drafts > 0 ? drawTokens(graph, logits, settings) : null;
   await weights.ready();
   const greatest = { token: limits.tokens, logit: limits.logits, sequence: limits.sequences };
-  const program = compile(graph, greatest, [logits, hidden, ...routes.map(({ plan }) => plan.offsets)]);
-  const drafter =
-    drafts > 0 && hasMtp(config)
-      ? await createDrafter(model, config, { ...limits, drafts }, caches, program.f32(hidden))
-      : null;
-
+  const kept = [logits, hidden, ...(guesses ? [guesses] : []), ...routes.map(({ plan }) => plan.offsets)];
+  const program = compile(graph, greatest, kept);
   const loads = routes.map(({ layer, plan }) => {
     const offsets = program.i32(plan.offsets);
     return { layer, offsets, tokens: new Array<number>(offsets.length - 1).fill(0) };
@@ -112,6 +114,17 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
   const blockRows = program.i32(paging.blockTable);
   const pickedRows = program.i32(picked);
   const logitRows = program.f32(logits);
+  const settingRows = guesses && program.f32(settings);
+  const drafter =
+    guesses && hasMtp(config)
+      ? await createDrafter(model, config, { ...limits, drafts }, caches, {
+          ids: idRows,
+          slots: slotRows,
+          positions: positionRows,
+          guesses: program.i32(guesses),
+          hidden: program.f32(hidden),
+        })
+      : null;
 
   /** Writes the inputs of a step. @returns its lengths */
   function enter(chunks: readonly SequenceChunk[]) {
@@ -131,7 +144,11 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
         sequenceRows[token] = sequence;
         slotRows[token] = block * limits.blockTokens + (position % limits.blockTokens);
       }
-      for (let i = 0; i < chunk.logits; i++) pickedRows[logit++] = token - chunk.logits + i;
+      for (let i = 0; i < chunk.logits; i++, logit++) {
+        pickedRows[logit] = token - chunk.logits + i;
+        const { temperature, topP, topK, uniforms } = chunk.draw ?? GREEDY;
+        settingRows?.set([temperature, topP, topK, uniforms[i] ?? 0], logit * 4);
+      }
     });
     return { token, logit, sequence: chunks.length };
   }
@@ -142,10 +159,11 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
     drafter,
     expertLoads: Object.fromEntries(loads.map(({ layer, tokens }) => [layer, tokens])),
     blocks: cacheBlocks(caches.flat(), limits.blockTokens),
-    recipe: graphDigest(graph),
-    async step(chunks) {
+    recipe,
+    async step(chunks, depth = 0) {
       const lengths = enter(chunks);
-      await program.run(lengths);
+      const run = program.prepare(lengths);
+      await runInTurn(drafter ? [run, drafter.enter(chunks, depth)] : [run]);
       for (const { offsets, tokens } of loads) {
         for (let e = 0; e < tokens.length; e++) tokens[e]! += offsets[e + 1]! - offsets[e]!;
       }
@@ -163,6 +181,7 @@ export async function createRunner(model: Model, limits: RunnerLimits): Promise<
   };
 }
 
+const GREEDY: Draw = { temperature: 0, topP: 1, topK: 0, uniforms: [] };
 const differences = (starts: Int32Array) => starts.subarray(1).map((start, i) => start - starts[i]!);
 function checkChunk({ ids, start, blocks, logits }: SequenceChunk, config: ModelConfig, limits: RunnerLimits): void {
   const end = start + ids.length;

@@ -175,16 +175,15 @@ describe('multi-token prediction', () => {
       const limits = { tokens: 96, logits: 2, sequences: 1, blocks: BLOCKS, blockTokens: BLOCK_TOKENS, drafts: 1 };
       const runner = await createRunner(await opened, { ...limits, blocksPerSequence: BLOCKS });
       const sequence = [...input_ids, ...greedy_tokens];
-      const greedy = { temperature: 0, topP: 1, topK: 0, uniforms: [0] };
-      const pass = async (start: number, end: number, draw: typeof greedy | null) => {
-        await runner.step([{ ids: sequence.slice(start, end), start, blocks, logits: 0 }]);
-        const nextIds = sequence.slice(start + 1, end + 1);
-        return runner.drafter!.draft([{ row: 0, start, nextIds, blocks, draw }], draw ? 1 : 0);
+      const greedy = { temperature: 0, topP: 1, topK: 0, uniforms: [] };
+      const pass = async (start: number, end: number) => {
+        await runner.step([{ ids: sequence.slice(start, end), start, blocks, logits: 1, draw: greedy }], 1);
+        return runner.drafter!.drafts([[sequence[end]!]]);
       };
       const [third, prompt] = [Math.ceil(input_ids.length / 3), input_ids.length];
-      await pass(0, third, null);
-      const drafts = await pass(third, prompt, greedy);
-      for (let at = prompt; at < sequence.length - 1; at++) drafts.push(...(await pass(at, at + 1, greedy)));
+      await runner.step([{ ids: sequence.slice(0, third), start: 0, blocks, logits: 0, next: sequence[third]! }]);
+      const drafts = await pass(third, prompt);
+      for (let at = prompt; at < sequence.length - 1; at++) drafts.push(...(await pass(at, at + 1)));
       expect(drafts.flat()).toEqual(mtp_draft_tokens);
     },
   );
