@@ -114,8 +114,8 @@ function latentSelfAttention(pass: Pass<DeepSeekConfig>, layer: number, x: Tenso
   const rotated = { interleaved: true, magnitude };
 
   const asking = picked ? selectRows(graph, x, picked.index) : x;
-  const compressed = linear(graph, x, weights.linear(`${prefix}.kv_a_proj_with_mqa`));
   const first = linear(graph, asking, weights.linear(`${prefix}.${config.qLoraRank === null ? 'q_proj' : 'q_a_proj'}`));
+  const compressed = linear(graph, x, weights.linear(`${prefix}.kv_a_proj_with_mqa`));
   const latent = latentNorm(pass, `${prefix}.kv_a_layernorm`, columns(compressed, 0, kvLoraRank));
   const sharedKey = rope(graph, columns(compressed, kvLoraRank, qkRopeHeadDim), positions, frequencies, {
     heads: 1,
