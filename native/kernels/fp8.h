@@ -10,17 +10,32 @@ static inline Vec load_e4m3(const uint8_t* p) {
   const __m256i halves = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), 7);
   return mul(_mm512_cvtph_ps(_mm256_and_si256(halves, _mm256_set1_epi16(static_cast<int16_t>(0xbf80)))), splat(0x1p8f));
 }
-static inline void store_e4m3(uint8_t* p, Vec v) {
-  const __m512i bits = _mm512_castps_si512(mul(v, splat(0x1p-120f)));
-  const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80));
-  const __m512i magnitude = _mm512_and_si512(_mm512_srli_epi32(bits, 20), _mm512_set1_epi32(0x7f));
-  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_or_si512(sign, magnitude)));
-}
 // 2^e of numbers in [2^e, 2^(e+1)), without the sign
 static inline Vec power_of(Vec v) {
   return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7f800000)));
 }
-static inline bool all_zero(Vec v) { return _mm512_cmp_ps_mask(v, zero(), _CMP_NEQ_UQ) == 0; }
+// The codes nearest to numbers of magnitudes up to 448. Adding 2^20 times a number's power of two leaves three bits of
+// fraction in the last bits of the sum; below 2^-6 the steps are those of subnormal numbers.
+static inline void store_nearest_e4m3(uint8_t* p, Vec v) {
+  const __m512i least = _mm512_castps_si512(splat(0x1p-6f)), bits = _mm512_castps_si512(v);
+  const __m512i power = _mm512_max_epi32(_mm512_castps_si512(power_of(v)), least);
+  const __m512i magic = _mm512_add_epi32(power, _mm512_set1_epi32(20 << 23));
+  const __m512i fraction = _mm512_sub_epi32(_mm512_castps_si512(add(_mm512_abs_ps(v), _mm512_castsi512_ps(magic))), magic);
+  const __m512i exponent = _mm512_srli_epi32(_mm512_sub_epi32(power, least), 20);  // 8 for each power of two
+  const __m512i magnitude = _mm512_add_epi32(exponent, fraction);
+  const __m512i sign = _mm512_maskz_srli_epi32(_mm512_test_epi32_mask(magnitude, magnitude), bits, 24);  // zero has none
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_ternarylogic_epi32(magnitude, sign, _mm512_set1_epi32(0x80), 0xf8)));  // a | (b & c)
+}
+static inline Vec magnitude(Vec v) { return _mm512_abs_ps(v); }
+// The greater of magnitudes by their bits: what is not finite is above all numbers.
+static inline Vec greater(Vec a, Vec b) {
+  return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+static inline float greatest(Vec v) { return _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epi32(_mm512_castps_si512(v))))); }
+// Pairs of numbers that are bf16 already
+static inline PairVec exact_pairs(Vec even, Vec odd) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(even), 16), _mm512_castps_si512(odd));
+}
 
 // v / scale, rounded as a division is: Newton's steps with exact remainders (Markstein 1990) are several times as fast.
 // Remainders of numbers under the smallest scales would be subnormal, and those are divided.
@@ -28,7 +43,8 @@ struct Divisor {
   Vec scale, reciprocal;
   bool exact;
   explicit Divisor(Vec scale)
-      : scale(scale), reciprocal(_mm512_div_ps(splat(1.0f), scale)), exact(_mm512_cmp_ps_mask(scale, splat(0x1p-90f), _CMP_LT_OQ) == 0) {}
+      : scale(scale), reciprocal(div(splat(1.0f), scale)), exact(_mm512_cmp_ps_mask(scale, splat(0x1p-90f), _CMP_LT_OQ) == 0) {}
+  explicit Divisor(float scale) : scale(splat(scale)), reciprocal(splat(1.0f / scale)), exact(scale >= 0x1p-90f) {}
   Vec divide(Vec v) const {
     if (!exact) return div(v, scale);
     Vec q = mul(v, reciprocal);
@@ -47,13 +63,6 @@ static inline Vec load_e4m3(const uint8_t* p) {
   memcpy(floats, bits, sizeof bits);
   return mul(load(floats), splat(0x1p120f));
 }
-static inline void store_e4m3(uint8_t* p, Vec v) {
-  float floats[kLanes];
-  uint32_t bits[kLanes];
-  store(floats, mul(v, splat(0x1p-120f)));
-  memcpy(bits, floats, sizeof bits);
-  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>((bits[i] >> 24 & 0x80) | (bits[i] >> 20 & 0x7f));
-}
 static inline Vec power_of(Vec v) {
   float floats[kLanes];
   uint32_t bits[kLanes];
@@ -63,13 +72,54 @@ static inline Vec power_of(Vec v) {
   memcpy(floats, bits, sizeof bits);
   return load(floats);
 }
-static inline bool all_zero(Vec v) { return lane_sum(v) == 0; }
+static inline Vec magnitude(Vec v) {
+  float floats[kLanes];
+  store(floats, v);
+  for (float& x : floats) x = std::fabs(x);
+  return load(floats);
+}
+static inline Vec greater(Vec a, Vec b) {
+  int32_t bits[kLanes], others[kLanes];
+  memcpy(bits, &a, sizeof bits);
+  memcpy(others, &b, sizeof others);
+  for (int i = 0; i < kLanes; ++i) bits[i] = bits[i] > others[i] ? bits[i] : others[i];
+  memcpy(&a, bits, sizeof bits);
+  return a;
+}
+static inline float greatest(Vec v) {
+  int32_t bits[kLanes];
+  memcpy(bits, &v, sizeof bits);
+  for (int i = 1; i < kLanes; ++i) bits[0] = bits[i] > bits[0] ? bits[i] : bits[0];
+  float x;
+  memcpy(&x, bits, sizeof x);
+  return x;
+}
+static inline PairVec exact_pairs(Vec even, Vec odd) { return to_pairs(even, odd); }
 struct Divisor {
   Vec scale;
   explicit Divisor(Vec scale) : scale(scale) {}
+  explicit Divisor(float scale) : scale(splat(scale)) {}
   Vec divide(Vec v) const { return div(v, scale); }
 };
 
+#endif
+
+// The e4m3 numbers nearest to numbers of magnitudes up to 448, ties to even. Adding and taking away 1.5 · 2^20 times a
+// number's power of two leaves its three bits of fraction; below 2^-6 the steps are those of subnormal numbers.
+static inline Vec round_to_e4m3(Vec v) {
+  const Vec magic = mul(max(power_of(v), splat(0x1p-6f)), splat(0x1.8p20f));
+  return sub(add(v, magic), magic);
+}
+
+#if !defined(FARTHING_avx512)
+// e4m3 and f32 have their exponents and fractions in the same order.
+static inline void store_nearest_e4m3(uint8_t* p, Vec v) {
+  float floats[kLanes];
+  uint32_t bits[kLanes];
+  store(floats, mul(round_to_e4m3(v), splat(0x1p-120f)));
+  memcpy(bits, floats, sizeof bits);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>((bits[i] >> 24 & 0x80) | (bits[i] >> 20 & 0x7f));
+}
 #endif
 
 static inline Vec load_e4m3_up_to(const uint8_t* p, int lanes) {
@@ -78,23 +128,14 @@ static inline Vec load_e4m3_up_to(const uint8_t* p, int lanes) {
   memcpy(padded, p, lanes);
   return load_e4m3(padded);
 }
-static inline void store_e4m3_up_to(uint8_t* p, Vec v, int lanes) {
-  if (lanes == kLanes) return store_e4m3(p, v);
+static inline void store_nearest_e4m3_up_to(uint8_t* p, Vec v, int lanes) {
+  if (lanes == kLanes) return store_nearest_e4m3(p, v);
   uint8_t all[kLanes];
-  store_e4m3(all, v);
+  store_nearest_e4m3(all, v);
   memcpy(p, all, lanes);
 }
 
-// The e4m3 numbers nearest to 16 floats, ties to even, saturating. Adding and taking away 1.5 · 2^20 times a number's
-// power of two leaves its three bits of fraction; below 2^-6 the steps are those of subnormal numbers.
-static inline Vec round_to_e4m3(Vec v) {
-  v = min(max(v, splat(-kMostE4m3)), splat(kMostE4m3));
-  const Vec magic = mul(max(power_of(v), splat(0x1p-6f)), splat(0x1.8p20f));
-  return sub(add(v, magic), magic);
-}
-
 static inline int min(int a, int b) { return a < b ? a : b; }
-static inline Vec magnitude(Vec v) { return max(v, sub(zero(), v)); }
 
 // The scale of a tile or block whose greatest magnitude is `most`: most / 448, or the next power of two above it.
 static inline float e4m3_scale(float most, bool power_of_two) {
@@ -108,29 +149,24 @@ static inline float e4m3_scale(float most, bool power_of_two) {
 
 static inline void raise(const View& fault) { __atomic_store_n(fault.i32(), 1, __ATOMIC_RELAXED); }
 
-// Up to 128 numbers of a row, in registers. Numbers that are not finite raise the fault and count as 0.
+// Up to 16 * VECS numbers of a row, in registers. Numbers that are not finite raise the fault and count as 0.
+template <int VECS>
 struct RowTile {
-  static constexpr int kVecs = kScaleBlock / kLanes;
-  Vec numbers[kVecs];
+  Vec numbers[VECS];
   Vec most = zero();
-  int count;
+  int last;  // lanes of the last vector
 
-  RowTile(const float* from, int count, const View& fault) : count(count) {
-    Vec wrong = zero();
-    for (int i = 0; i < kVecs; ++i) {
-      const int lanes = count - i * kLanes;
-      numbers[i] = lanes >= kLanes ? load(from + i * kLanes) : lanes > 0 ? load_some(from + i * kLanes, lanes) : zero();
-      wrong = add(wrong, sub(numbers[i], numbers[i]));
-      most = max(most, magnitude(numbers[i]));
+  RowTile(const float* from, int count, const View& fault) : last(count - (VECS - 1) * kLanes) {
+    for (int i = 0; i < VECS; ++i) {
+      numbers[i] = i < VECS - 1 ? load(from + i * kLanes) : load_up_to(from + i * kLanes, last);
+      most = greater(most, magnitude(numbers[i]));
     }
-    if (!all_zero(wrong)) clean(fault);
+    if (!std::isfinite(greatest(most))) clean(fault);
   }
 
   void put(uint8_t* codes, const Divisor& divisor) const {
-    for (int i = 0; i < kVecs; ++i) {
-      const int lanes = count - i * kLanes;
-      if (lanes > 0) store_e4m3_up_to(codes + i * kLanes, round_to_e4m3(divisor.divide(numbers[i])), lanes < kLanes ? lanes : kLanes);
-    }
+    for (int i = 0; i < VECS - 1; ++i) store_nearest_e4m3(codes + i * kLanes, divisor.divide(numbers[i]));
+    store_nearest_e4m3_up_to(codes + (VECS - 1) * kLanes, divisor.divide(numbers[VECS - 1]), last);
   }
 
  private:
@@ -143,10 +179,19 @@ struct RowTile {
       for (float& x : lanes)
         if (!std::isfinite(x)) x = 0;
       each = load(lanes);
-      most = max(most, magnitude(each));
+      most = greater(most, magnitude(each));
     }
   }
 };
+
+// Calls body(integral_constant<VECS>) for the vectors that hold `count` numbers of a tile, at least 1.
+template <class Body>
+static inline void with_vecs(int count, Body body) {
+  const int vecs = (count + kLanes - 1) / kLanes;
+  [&]<int... V>(std::integer_sequence<int, V...>) {
+    ((vecs == V + 1 ? body(std::integral_constant<int, V + 1>{}) : void()), ...);
+  }(std::make_integer_sequence<int, kScaleBlock / kLanes>{});
+}
 
 // [codes fp8, scales f32 [R, ceil(k/128)], fault i32 [1, 1]] <- [x f32 [R, k]], scalars: powers of two.
 // fault becomes 1 where x has a number that is not finite; such numbers count as 0.
@@ -155,10 +200,13 @@ static void fp8_quantise(const Op& op, const Context& ctx) {
   const bool power_of_two = op.scalars[0] != 0;
   each_row(op, ctx, x, [&](int64_t r) {
     for (int first = 0; first < x.cols; first += kScaleBlock) {
-      const RowTile tile(x.f32(r) + first, x.cols - first < kScaleBlock ? x.cols - first : kScaleBlock, fault);
-      const float scale = e4m3_scale(lane_max(tile.most), power_of_two);
-      scales.f32(r)[first / kScaleBlock] = scale;
-      tile.put(codes.u8(r) + first, Divisor(splat(scale)));
+      const int count = min(x.cols - first, kScaleBlock);
+      with_vecs(count, [&](auto vecs) {
+        const RowTile<vecs.value> tile(x.f32(r) + first, count, fault);
+        const float scale = e4m3_scale(greatest(tile.most), power_of_two);
+        scales.f32(r)[first / kScaleBlock] = scale;
+        tile.put(codes.u8(r) + first, Divisor(scale));
+      });
     }
   });
 }
@@ -217,13 +265,16 @@ static void fp8_quantise_weight(const Op& op, const Context& ctx) {
     const int block = static_cast<int>(item / across), at = static_cast<int>(item % across);
     const int n = block * kScaleBlock, rows = min(w.times - n, kScaleBlock);
     const int k = at * kScaleBlock, columns = min(w.cols - k, kScaleBlock);
-    Vec most = zero();
-    for (int r = 0; r < rows; ++r) most = max(most, RowTile(w.f32(n + r) + k, columns, fault).most);
-    const float scale = e4m3_scale(lane_max(most), power_of_two);
-    scales.f32(block)[at] = turned_scales.f32(at)[block] = scale;
-    const Divisor divisor(splat(scale));
     if (rows < kScaleBlock || columns < kScaleBlock) memset(codes, 0, kScaleBlock * kScaleBlock);
-    for (int r = 0; r < rows; ++r) RowTile(w.f32(n + r) + k, columns, fault).put(codes + r * kScaleBlock, divisor);
+    with_vecs(columns, [&](auto vecs) {
+      using Tile = RowTile<vecs.value>;
+      Vec most = zero();
+      for (int r = 0; r < rows; ++r) most = greater(most, Tile(w.f32(n + r) + k, columns, fault).most);
+      const float scale = e4m3_scale(greatest(most), power_of_two);
+      scales.f32(block)[at] = turned_scales.f32(at)[block] = scale;
+      const Divisor divisor(scale);
+      for (int r = 0; r < rows; ++r) Tile(w.f32(n + r) + k, columns, fault).put(codes + r * kScaleBlock, divisor);
+    });
     pack_block(packed, codes, n, k);
     pack_block_transposed(turned, codes, k, n);
   });

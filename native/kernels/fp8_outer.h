@@ -80,7 +80,7 @@ static void fp8_turn(const Op& op, const Context& ctx) {
       const float* from = numbers + j * kLanes;
       const auto pair = [&](int p) {
         const auto number = [&](int r) { return r < rows ? round_to_e4m3(divisor.divide(load(from + r * kTurnedColumns))) : zero(); };
-        return to_pairs(number(2 * p), number(2 * p + 1));
+        return exact_pairs(number(2 * p), number(2 * p + 1));
       };
       Pair* out = to.strip(tile, strip);
       for (int p = 0; p < kScaleBlock / 2; p += kLanes, out += kLanes * kLanes) {

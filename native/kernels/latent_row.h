@@ -32,7 +32,7 @@ static inline void quantise_latent(uint8_t* row, const float* latent, int rank) 
     const float scale = e4m3_scale(greatest > least ? greatest : least, true);
     memcpy(row + rank + first / kScaleBlock * sizeof(float), &scale, sizeof scale);
     each_vec(first, end, [&](int c, int lanes) {
-      store_e4m3_up_to(row + c, round_to_e4m3(div(load_up_to(latent + c, lanes), splat(scale))), lanes);
+      store_nearest_e4m3_up_to(row + c, div(load_up_to(latent + c, lanes), splat(scale)), lanes);
     });
   }
 }
